@@ -1,0 +1,55 @@
+"""Latent variable models, climbed by lower bounds on log p(x) and judged by how tight they are.
+
+Start with ``minorant.fit(model, data)``, or with the estimators in ``minorant.estimators``.
+Submodules and names are imported when first used: ``import minorant`` costs next to nothing.
+"""
+
+from importlib import import_module as _import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "fit": "fitting",
+    "resume": "fitting",
+    "load": "saving",
+    "save": "saving",
+    "Fit": "result",
+    "Evidence": "result",
+    "Estimate": "result",
+    "Outcome": "result",
+    "FitError": "result",
+    "Hold": "_parameters",
+    "Component": "components.custom",
+    "stacked": "components.custom",
+    "real": "_parameters",
+    "positive": "_parameters",
+    "unit_interval": "_parameters",
+    "simplex": "_parameters",
+    "constant": "_parameters",
+    "Mixture": "models",
+    "EM": "solvers",
+    "Starts": "solvers.starts",
+    "GaussianMixture": "estimators",
+    "LatentClassAnalysis": "estimators",
+    "MixtureModel": "estimators",
+}
+_MODULES = (
+    "bounds", "components", "data", "datasets", "estimators", "evidence", "models", "plots",
+    "posteriors", "saving", "solvers",
+)  # fmt: skip
+
+__all__ = [*_NAMES, *_MODULES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name in _NAMES:
+        return getattr(_import_module(f"minorant.{_NAMES[name]}"), name)
+    if name in _MODULES:
+        return _import_module(f"minorant.{name}")
+    raise AttributeError(f"module 'minorant' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

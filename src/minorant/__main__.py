@@ -1,0 +1,7 @@
+"""``python -m minorant``: the command line."""
+
+import sys
+
+from minorant.cli import main
+
+sys.exit(main())

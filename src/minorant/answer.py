@@ -1,0 +1,141 @@
+"""From ended lanes to a fit: the best sound optimum, in the data's units, with its record."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import jax
+import numpy as np
+
+from minorant import degeneracy
+from minorant._parameters import count_parameters
+from minorant._types import PyTree
+from minorant.climbing import DROPPED, Climb, Lanes
+from minorant.preparation import Prepared
+from minorant.result import CODES, Acceleration, Climbed, Fit, Outcome, Trace
+from minorant.solvers.em import EMState
+
+_EQUAL = 1e-7  # nats per row below which two optima are the same
+
+
+def answer_of(prepared: Prepared, climb: Climb, lanes: Lanes, note: str, remedy: str) -> Fit:
+    """The best lane as a fit; a lane with a collapsed component loses to one without."""
+    best = _best(lanes, float(prepared.source.total_weight), len(prepared.names))
+    state = jax.tree.map(lambda leaf: np.asarray(leaf)[best], lanes.state)
+    state = dataclasses.replace(state, model=lanes.model(best))
+    trace = np.concatenate(lanes.traces[best]).astype(float)
+    log_scale = _log_scale(prepared)
+    steps = int(state.n_steps)
+    return Fit(
+        model=in_data_units(prepared, state.model),
+        outcome=_outcome(prepared, lanes, state),
+        bound=float(state.bound) - log_scale,
+        objective=float(state.objective) - log_scale,
+        trace=Trace(trace[:, 0] - log_scale, trace[:, 1] - log_scale),
+        explanation=_explanation(prepared, climb),
+        standardised=state.model,
+        units=prepared.units,
+        n_rows=float(prepared.source.total_weight),
+        n_parameters=count_parameters(state.model, prepared.fixed),
+        names=prepared.names,
+        acceleration=Acceleration(
+            steps=steps,
+            kept=int(state.n_kept),
+            refused=int(state.n_refused),
+            saved=max(round(float(state.plain_worth)) - steps, 0),
+        ),
+        degenerate=degeneracy.describe(prepared, state.model, remedy),
+        climbs=_climbs(lanes, log_scale),
+        starts=note + _passed_over(lanes, best),
+        dtype=str(prepared.dtype),
+        seconds=time.perf_counter() - climb.began,
+        state=state,
+        fixed=prepared.fixed,
+        log_scale=log_scale,
+    )
+
+
+def in_data_units(prepared: Prepared, model: PyTree) -> PyTree:
+    """The model in the data's units, in float64: the change is exact."""
+    wide = jax.tree.map(lambda leaf: np.asarray(leaf, dtype=float), model)
+    return jax.tree.map(np.asarray, wide.rescaled(prepared.units.inverse()))
+
+
+def _best(lanes: Lanes, total: float, d: int) -> int:
+    """The best sound lane; among equals the first, so that rounding does not choose."""
+    objective = lanes.objective()
+    order = np.argsort(-np.round(objective / (_EQUAL * total)), kind="stable")
+    for lane in order:
+        if not np.isfinite(objective[lane]):
+            break
+        if not degeneracy.is_spurious(lanes.model(int(lane)), total, d):
+            return int(lane)
+    return int(np.argmax(objective))
+
+
+def _passed_over(lanes: Lanes, best: int) -> str:
+    """A sentence on higher optima that lost because a component had collapsed."""
+    higher = lanes.objective() > lanes.objective()[best] + abs(lanes.objective()[best]) * 1e-9
+    if not higher.any():
+        return ""
+    named = [lanes.starts[lane] for lane in np.flatnonzero(higher)]
+    return f" Starts {named} ended higher on a collapsed component and were passed over."
+
+
+def _climbs(lanes: Lanes, log_scale: float) -> tuple[Climbed, ...]:
+    codes = np.asarray(lanes.state.code)
+    return tuple(
+        Climbed(
+            objective=float(lanes.objective()[lane]) - log_scale,
+            start=lanes.starts[lane],
+            outcome=_named(int(codes[lane])).value,
+            point=np.asarray(lanes.state.accepted)[lane],
+        )
+        for lane in range(len(codes))
+        if codes[lane] != DROPPED
+    )
+
+
+def _named(code: int) -> Outcome:
+    return Outcome.STEP_LIMIT if code <= 0 else CODES[code]
+
+
+def _outcome(prepared: Prepared, lanes: Lanes, state: EMState) -> Outcome:
+    if lanes.interrupted and int(state.code) <= 0:
+        return Outcome.INTERRUPTED
+    outcome = _named(int(state.code))
+    total = float(prepared.source.total_weight)
+    if outcome.ok and degeneracy.is_spurious(state.model, total, len(prepared.names)):
+        return Outcome.DEGENERATE
+    return outcome
+
+
+def _log_scale(prepared: Prepared) -> float:
+    """``sum_i w_i sum_(observed j) log scale_j``: the Jacobian of the change of units."""
+    values, weights = prepared.table.values, prepared.table.weights
+    logs = np.log(prepared.units.scale)
+    if not logs.any():
+        return 0.0
+    total = 0.0
+    for start in range(0, len(values), 1 << 16):
+        seen = ~np.isnan(values[start : start + (1 << 16)])
+        weight = 1.0 if weights is None else weights[start : start + (1 << 16), None]
+        total += float((weight * seen).sum(0) @ logs)
+    return total
+
+
+def _explanation(prepared: Prepared, climb: Climb) -> str:
+    name = type(prepared.template).__name__
+    rule = type(climb.solver.acceleration).__name__
+    return (
+        f"E-step: {name}'s own exact posterior (finite latent, summed in closed form), so the "
+        f"bound equals log p(X). Solver: EM with {rule} extrapolation, safeguarded, because the "
+        f"M-step is the model's own. Computed in {prepared.dtype}{_narrowed(prepared)}."
+    )
+
+
+def _narrowed(prepared: Prepared) -> str:
+    if prepared.table.values.dtype == prepared.dtype:
+        return ""
+    return ", though the data are float64: JAX's 64-bit mode is off (jax.enable_x64 turns it on)"

@@ -1,0 +1,147 @@
+"""What ``fit``, ``score``, ``sample``, ``impute`` and ``demo`` do once their arguments are read.
+
+Outputs are checked before any work is done, and written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minorant.cli import INTERRUPTED, NOT_CONVERGED, OK
+from minorant.cli.commands import Request
+from minorant.cli.faces import face_of, optional
+from minorant.data.files import STANDARD, check_target, read_table, write_table
+
+_MASS = "responsibility_"
+
+
+# --- fit -----------------------------------------------------------------------------------------
+
+
+def run_fit(request: Request) -> int:
+    """Read, climb, save, print; the exit code."""
+    from minorant.cli.climb import check_options, climbed
+    from minorant.saving import save
+
+    check_options(request)
+    check_fit_directory(request.out, request.overwrite)
+    table = read_table(request.table)
+    with warnings.catch_warnings():  # what is warned of is in the fit, and in the exit code
+        warnings.simplefilter("ignore")
+        face, answer = climbed(request, table)
+    save(answer, request.out, extra=face.extra(), overwrite=request.overwrite)
+    print(answer)
+    if not request.quiet:
+        print(f"The fit is in {request.out}.", file=sys.stderr)
+    return _code(answer)
+
+
+def check_fit_directory(out: str, overwrite: bool) -> None:
+    """Raise before the climb when the fit could not be written afterwards.
+
+    Raises:
+        OSError: when the directory is there, or its parent is not.
+    """
+    from minorant.saving.directory import check_destination
+
+    path = Path(out)
+    if path.exists() and not overwrite:
+        raise FileExistsError(
+            f"The output {out!r} exists: name another directory, or replace a fit with --overwrite."
+        )
+    check_destination(path, overwrite)
+
+
+def _code(answer: Any) -> int:
+    from minorant.result import Outcome
+
+    if answer.outcome.ok:
+        return OK
+    return INTERRUPTED if answer.outcome is Outcome.INTERRUPTED else NOT_CONVERGED
+
+
+# --- questions to a fit --------------------------------------------------------------------------
+
+
+def run_score(
+    directory: str, table: str, out: str | None, weights_column: str | None, overwrite: bool
+) -> None:
+    """Total and mean of log p(x), and a line per row where asked."""
+    from minorant import evidence, load
+    from minorant.data.tables import as_weights
+
+    if out is not None:
+        _check_output(out, table, overwrite)
+    fit = load(directory)
+    face = face_of(directory, fit)
+    rows = read_table(table, face.columns.texts)
+    weights = as_weights(optional(rows, weights_column, "--weights-column"), rows.num_rows)
+    matrix = face.columns.encode(rows)
+    density = evidence.log_evidence(fit, matrix)
+    if out is not None:
+        probability = np.exp(np.asarray(evidence.posterior(fit, matrix).log_probability))
+        write_table(out, _scores(density, probability), overwrite=overwrite)
+    weights = np.ones(len(density)) if weights is None else weights
+    counted = weights > 0
+    total = float(np.sum(density[counted] * weights[counted]))
+    stream = sys.stderr if out == STANDARD else sys.stdout
+    print(f"total log p(x)  {total!r} nats", file=stream)
+    print(f"mean log p(x)   {total / float(weights.sum())!r} nats per row", file=stream)
+
+
+def _scores(density: np.ndarray, probability: np.ndarray) -> dict[str, np.ndarray]:
+    columns = {"log_density": density, "component": np.argmax(probability, axis=0)}
+    return columns | {f"{_MASS}{k}": mass for k, mass in enumerate(probability)}
+
+
+def run_sample(
+    directory: str, rows: int, out: str, with_component: bool, seed: int, overwrite: bool
+) -> None:
+    """New rows as a table."""
+    from minorant import evidence, load
+
+    check_target(out, overwrite=overwrite)
+    fit = load(directory)
+    face = face_of(directory, fit)
+    values, components = evidence.sample(fit, rows, random_state=seed)
+    columns = dict(face.columns.decode(values))
+    if with_component:
+        columns["component"] = components
+    write_table(out, columns, overwrite=overwrite)
+
+
+def run_impute(
+    directory: str, table: str, out: str, draw: bool, seed: int, overwrite: bool
+) -> None:
+    """The table with the fit's columns filled, the others as they were."""
+    from minorant import evidence, load
+
+    _check_output(out, table, overwrite)
+    fit = load(directory)
+    face = face_of(directory, fit)
+    rows = read_table(table, face.columns.texts)
+    matrix = face.columns.encode(rows)
+    filled = evidence.impute(fit, matrix, draw=draw, random_state=seed)
+    filled = filled if draw else face.with_categories(fit, matrix, filled)
+    write_table(out, face.refilled(rows, matrix, filled), overwrite=overwrite)
+
+
+def _check_output(out: str, table: str, overwrite: bool) -> None:
+    check_target(out, overwrite=overwrite)
+    if STANDARD not in {out, table} and Path(out).exists() and Path(out).samefile(table):
+        raise FileExistsError(f"The output {out!r} is the table itself: give another name.")
+
+
+# --- demo ----------------------------------------------------------------------------------------
+
+
+def run_demo(out: str) -> None:
+    """Pictures and a report on the data that come with minorant."""
+    from minorant import demo
+
+    demo.run(out, print)

@@ -1,0 +1,294 @@
+"""The one loop: jitted blocks of solver steps, and between blocks everything the host does.
+
+Climbs from several starts are lanes of one vectorised state. Between blocks: progress, callbacks,
+interrupt, verdict, the choice of numerical form; a lane that falls clearly behind is dropped, one
+that fails is set aside, and neither can end the others. No other file loops over solver steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from minorant._parameters import filled
+from minorant._progress import Progress, Reporter
+from minorant._types import PyTree, Rows
+from minorant.data import ArraySource
+from minorant.models.base import AbstractTractableModel, count_components
+from minorant.posteriors import Categorical
+from minorant.result import CODES, Outcome
+from minorant.solvers import EM, Problem
+from minorant.solvers.em import TRACE_LENGTH, EMState
+
+ArrayProblem: TypeAlias = Problem[AbstractTractableModel, ArraySource]
+Callback = Callable[[Progress], bool | None]
+DROPPED = -1
+_SECONDS_PER_BLOCK = 0.3
+_FLOPS = 2e10
+_WORTH_COMPACTING = 1e8
+_SMOOTHING = 0.01
+_PATIENCE = 10.0
+
+
+class Climb(NamedTuple):
+    """What steers a climb and is not part of the problem."""
+
+    solver: EM
+    max_steps: int
+    reporter: Reporter
+    callbacks: tuple[Callback, ...] = ()
+    began: float = 0.0
+
+
+class Lanes(NamedTuple):
+    """Climbs under way: stacked states, their traces, and the starts they came from.
+
+    A lane's model is read off its accepted point when it is asked for; ``settle`` does it.
+    """
+
+    state: EMState
+    traces: tuple[list[np.ndarray], ...]
+    starts: tuple[int, ...]
+    settle: Callable[[EMState], PyTree]
+    interrupted: bool = False
+
+    def objective(self) -> np.ndarray:
+        """The objective of every lane, -inf where it is not a number."""
+        objective = np.asarray(self.state.objective, dtype=float)
+        return np.where(np.isfinite(objective), objective, -np.inf)
+
+    def dead(self) -> np.ndarray:
+        """Which lanes ended in a failure of the numerics."""
+        return np.array([_is_failure(int(code)) for code in np.asarray(self.state.code)])
+
+    def model(self, lane: int) -> PyTree:
+        """One lane's accepted model, on the host."""
+        state = jax.tree.map(lambda leaf: np.asarray(leaf)[lane], self.state)
+        return jax.tree.map(np.asarray, self.settle(state))
+
+    def models(self, lanes: list[int]) -> PyTree:
+        """Some lanes' accepted models, stacked."""
+        chosen = [self.model(lane) for lane in lanes]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *chosen)
+
+    def take(self, lanes: list[int]) -> Lanes:
+        """Some of the lanes."""
+        state = jax.tree.map(lambda leaf: np.asarray(leaf)[lanes], self.state)
+        traces = tuple(self.traces[lane] for lane in lanes)
+        starts = tuple(self.starts[lane] for lane in lanes)
+        return self._replace(state=state, traces=traces, starts=starts)
+
+    def joined(self, other: Lanes) -> Lanes:
+        """These lanes and others."""
+        state = jax.tree.map(lambda a, b: np.concatenate([a, b]), self.state, other.state)
+        return Lanes(
+            state,
+            self.traces + other.traces,
+            self.starts + other.starts,
+            self.settle,
+            self.interrupted or other.interrupted,
+        )
+
+
+def lanes_from(
+    climb: Climb, problem: ArrayProblem, state: EMState, starts: tuple[int, ...]
+) -> Lanes:
+    """Lanes of stacked states that have not moved yet."""
+    settle = functools.partial(climb.solver.settled, problem)
+    return Lanes(state, tuple([] for _ in starts), starts, settle)
+
+
+def launch(climb: Climb, problem: ArrayProblem, block: Rows, labels: np.ndarray) -> Lanes:
+    """Lanes begun from partitions of ``block``: each one's smoothed M-step."""
+    state = _launch(climb.solver, problem, block, labels)
+    return lanes_from(climb, problem, state, tuple(range(len(labels))))
+
+
+def begin(climb: Climb, problem: ArrayProblem, models: PyTree, starts: tuple[int, ...]) -> Lanes:
+    """Lanes begun from stacked models."""
+    return lanes_from(climb, problem, _begin(climb.solver, problem, models), starts)
+
+
+def run(climb: Climb, problem: ArrayProblem, lanes: Lanes, spread: float) -> Lanes:
+    """Blocks of steps until every lane has ended; an interrupt keeps what there is."""
+    ended: Lanes | None = None
+    block, previous = _first_block(problem, len(lanes.starts)), np.full(len(lanes.starts), -np.inf)
+    try:
+        while True:
+            lanes, limit, seconds = _one_block(climb, problem, lanes, block)
+            lanes = _drop_laggards(lanes, previous, problem)
+            lanes = _stabilised(lanes, spread)
+            steps = int(np.asarray(lanes.state.n_steps).max())
+            running = np.asarray(lanes.state.code) == 0
+            if not running.any() or steps >= climb.max_steps:
+                break
+            if not _report(climb, problem, lanes, seconds / limit, previous):
+                lanes = lanes._replace(interrupted=True)
+                break
+            lanes, ended = _compacted(problem, lanes, running, ended)
+            previous, block = lanes.objective(), _next_block(limit, seconds)
+    except KeyboardInterrupt:
+        lanes = lanes._replace(interrupted=True)
+    return lanes if ended is None else lanes.joined(ended)
+
+
+def _one_block(
+    climb: Climb, problem: ArrayProblem, lanes: Lanes, block: int
+) -> tuple[Lanes, int, float]:
+    """One jitted block of steps, its trace collected; the steps asked for and the seconds taken."""
+    before = np.asarray(lanes.state.n_steps)
+    began = time.perf_counter()
+    limit = max(min(block, climb.max_steps - int(before.max())), 1)
+    state = _advance(climb.solver, problem, lanes.state, np.asarray(limit, np.int32))
+    state = jax.tree.map(np.asarray, state)
+    rings, after = np.asarray(state.trace), np.asarray(state.n_steps)
+    for lane, trace in enumerate(lanes.traces):
+        trace.append(rings[lane][np.arange(before[lane], after[lane]) % TRACE_LENGTH])
+    return lanes._replace(state=state), limit, time.perf_counter() - began
+
+
+def _first_block(problem: ArrayProblem, lanes: int) -> int:
+    return int(np.clip(_SECONDS_PER_BLOCK * _FLOPS / (_work(problem) * lanes), 1, TRACE_LENGTH))
+
+
+def _next_block(block: int, seconds: float) -> int:
+    scaled = block * _SECONDS_PER_BLOCK / max(seconds, 1e-4)
+    return int(np.clip(scaled, 1, TRACE_LENGTH))
+
+
+def _work(problem: ArrayProblem) -> float:
+    """A rough count of floating-point operations of one step of one lane."""
+    rows = sum(segment.rows.weight.size for segment in problem.source.segments)
+    d = problem.source.segments[0].rows.values.shape[-1]
+    return 2.0 * rows * d * (d + 3) * count_components(problem.model)
+
+
+def _drop_laggards(lanes: Lanes, previous: np.ndarray, problem: ArrayProblem) -> Lanes:
+    """Mark lanes that would need ten times their last block's gain to catch up with the best."""
+    objective, code = lanes.objective(), np.asarray(lanes.state.code)
+    if len(code) == 1 or not np.isfinite(objective).any():
+        return lanes
+    with np.errstate(invalid="ignore"):
+        gain = objective - previous
+    allowed = _PATIENCE * gain + 1e-6 * float(problem.source.total_weight)
+    behind = (code == 0) & (objective.max() - objective > allowed)
+    marked = np.where(behind, DROPPED, code).astype(np.int32)
+    return lanes._replace(state=eqx.tree_at(lambda s: s.code, lanes.state, marked))
+
+
+def _compacted(
+    problem: ArrayProblem, lanes: Lanes, running: np.ndarray, ended: Lanes | None
+) -> tuple[Lanes, Lanes | None]:
+    """Only the running lanes, where the work saved is worth another compilation."""
+    if running.all() or _work(problem) * int((~running).sum()) < _WORTH_COMPACTING:
+        return lanes, ended
+    over = lanes.take([int(lane) for lane in np.flatnonzero(~running)])
+    ended = over if ended is None else ended.joined(over)
+    return lanes.take([int(lane) for lane in np.flatnonzero(running)]), ended
+
+
+def _stabilised(lanes: Lanes, spread: float) -> Lanes:
+    """Switch lanes to the numerical form that the narrowest component asks for.
+
+    Lanes that failed in the form that loses digits take up again from their accepted point.
+    """
+    state, dead = lanes.state, lanes.dead()
+    current = jax.tree.structure(state.model)
+    in_doubt = np.flatnonzero(((state.code == 0) | dead) & np.isfinite(state.objective))
+    wanted = (jax.tree.structure(lanes.model(int(i)).stabilised(spread)) for i in in_doubt)
+    structure = next((found for found in wanted if found != current), None)
+    if structure is None:
+        return lanes
+    state = dataclasses.replace(
+        state,
+        model=jax.tree.unflatten(structure, jax.tree.leaves(state.model)),
+        pending=state.accepted,
+        pending_is_plain=np.full_like(state.pending_is_plain, True),
+        objective=np.full_like(state.objective, -np.inf),
+        code=np.where(dead, 0, state.code).astype(np.int32),
+    )
+    return lanes._replace(state=state)
+
+
+def _report(
+    climb: Climb, problem: ArrayProblem, lanes: Lanes, seconds_per_step: float, previous: np.ndarray
+) -> bool:
+    """Tell the reporter and the callbacks; False when one of them asks to stop."""
+    best = int(np.argmax(lanes.objective()))
+    steps = int(np.asarray(lanes.state.n_steps).max())
+    gain = lanes.objective()[best] - previous[best] if np.isfinite(previous[best]) else np.inf
+    progress = Progress(
+        steps=steps,
+        max_steps=climb.max_steps,
+        bound=float(np.asarray(lanes.state.bound)[best]),
+        gain_per_row=gain / float(problem.source.total_weight),
+        seconds=time.perf_counter() - climb.began,
+        seconds_left=(climb.max_steps - steps) * seconds_per_step,
+        model=lanes.model(best) if climb.callbacks else None,
+    )
+    climb.reporter.update(progress)
+    answers = [callback(progress) for callback in climb.callbacks]
+    return all(answer is not False for answer in answers)
+
+
+def _is_failure(code: int) -> bool:
+    return code > 0 and CODES[code] in (Outcome.NON_FINITE, Outcome.DECREASED)
+
+
+# What runs once is compiled without optimisation: half the wait, and nobody waits for it to run.
+_QUICK = {"xla_backend_optimization_level": 0}
+
+
+@functools.partial(jax.jit, compiler_options=_QUICK)
+def _begin(solver: EM, problem: ArrayProblem, models: PyTree) -> EMState:
+    """One state for each of the stacked models."""
+    return jax.vmap(lambda model: solver.init(_at(problem, model)))(models)
+
+
+@functools.partial(jax.jit, compiler_options=_QUICK)
+def _launch(solver: EM, problem: ArrayProblem, block: Rows, labels: jax.Array) -> EMState:
+    """One state for each partition: its smoothed M-step, then the given parameters put in."""
+
+    def lane(partition: jax.Array) -> EMState:
+        template = problem.model
+        k = count_components(template)
+        onehot = (partition == jnp.arange(k)[:, None]).astype(block.values.dtype)
+        q = Categorical.from_probabilities((1 - _SMOOTHING) * onehot + _SMOOTHING / k)
+        model = template.maximise(template.statistics(block, q, None), problem.fixed)
+        return solver.init(_at(problem, filled(template, model)))
+
+    return jax.vmap(lane)(labels)
+
+
+@jax.jit
+def _advance(solver: EM, problem: ArrayProblem, state: EMState, limit: jax.Array) -> EMState:
+    """Up to ``limit`` steps of every lane that still runs."""
+
+    def running(carry: tuple[jax.Array, EMState]) -> jax.Array:
+        return (carry[0] < limit) & jnp.any(solver.verdict(problem, carry[1]) == 0)
+
+    def advance(carry: tuple[jax.Array, EMState]) -> tuple[jax.Array, EMState]:
+        index, lanes = carry
+        return index + 1, _each_lane(lambda lane: solver.step(problem, lane), lanes)
+
+    return jax.lax.while_loop(running, advance, (jnp.asarray(0, jnp.int32), state))[1]
+
+
+def _each_lane(function: Callable[[EMState], EMState], lanes: EMState) -> EMState:
+    """``vmap``, but a single lane stays a plain call: batch axes of one cost transpositions."""
+    if lanes.code.shape[0] > 1:
+        return jax.vmap(function)(lanes)
+    one = function(jax.tree.map(lambda leaf: leaf[0], lanes))
+    return jax.tree.map(lambda leaf: leaf[None], one)
+
+
+def _at(problem: ArrayProblem, model: PyTree) -> ArrayProblem:
+    return Problem(model, problem.source, problem.fixed)

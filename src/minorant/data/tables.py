@@ -1,0 +1,147 @@
+"""User input to a checked table of floats: arrays, lists, and data frames through narwhals."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from minorant.data.arrays import Table
+
+
+class NamedMatrix(NamedTuple):
+    """A float matrix whose columns have names; what is passed on where a frame has been read."""
+
+    values: Float[np.ndarray, "n d"]
+    names: tuple[str, ...]
+
+
+def as_table(
+    data: Any, weights: Any = None, labels: Any = None, *, empty_rows: bool = False
+) -> tuple[Table, tuple[str, ...]]:
+    """A table of floats with NaN where missing, and the names of its columns.
+
+    Args:
+        data: (n, d) array, nested list, or a pandas, polars or arrow table of numbers.
+        weights: (n,) non-negative, or None.
+        labels: (n,) known components, -1 or NaN where unknown, or None.
+        empty_rows: let rows without any observed cell through: they can be scored, not learned
+            from.
+
+    Raises:
+        ValueError: when it is not a table, is empty, holds infinities, an all-missing row, or when
+            weights or labels are of the wrong length or range.
+    """
+    values, names = _matrix(data)
+    # Sums depend on the order in memory in their last bit: the same rows, the same fit.
+    values = np.ascontiguousarray(values)
+    _check_cells(values, names, empty_rows)
+    n = len(values)
+    return Table(values, as_weights(weights, n), as_labels(labels, n)), names
+
+
+def as_weights(weights: Any, n: int) -> Float[np.ndarray, " n"] | None:
+    """Checked row weights, or None.
+
+    Raises:
+        ValueError: for a wrong length, a negative or non-finite weight, or all zero.
+    """
+    if weights is None:
+        return None
+    array = np.asarray(weights, dtype=float)
+    if array.shape != (n,):
+        raise ValueError(f"weights must have one number per row, shape ({n},); got {array.shape}.")
+    bad = ~(array >= 0) | np.isinf(array)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"weights must be finite and not negative; row {row} has {array[row]}. Drop such rows."
+        )
+    if not array.any():
+        raise ValueError("weights are all zero: at least one row must count.")
+    return array
+
+
+def as_labels(labels: Any, n: int) -> Int[np.ndarray, " n"] | None:
+    """Checked known labels with -1 where unknown, or None.
+
+    Raises:
+        ValueError: for a wrong length or a label that is not an integer of at least -1.
+    """
+    if labels is None:
+        return None
+    array = np.asarray(labels, dtype=float)
+    if array.shape != (n,):
+        raise ValueError(f"labels must have one entry per row, shape ({n},); got {array.shape}.")
+    array = np.where(np.isnan(array), -1.0, array)
+    bad = (array != np.round(array)) | (array < -1)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"labels must be whole numbers from 0, or -1 where unknown; row {row} has {array[row]}."
+        )
+    return array.astype(np.int64)
+
+
+def _matrix(data: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    if isinstance(data, NamedMatrix):
+        return data
+    if hasattr(data, "columns") or hasattr(data, "column_names"):
+        return _frame(data)
+    array = np.asarray(data)
+    if array.dtype.kind not in "fiub":
+        array = _numbers(array)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            "data must be a table of n rows and d columns, both at least 1; got shape "
+            f"{array.shape}."
+        )
+    if array.dtype != np.float32:
+        array = array.astype(np.float64, copy=False)
+    return array, tuple(f"column {j}" for j in range(array.shape[1]))
+
+
+def _numbers(array: np.ndarray) -> np.ndarray:
+    """Objects (None, NA) to floats."""
+
+    def number(cell: Any) -> float:
+        if cell is None or type(cell).__name__ in {"NAType", "NaTType"}:
+            return np.nan
+        return float(cell)
+
+    try:
+        return np.vectorize(number, otypes=[float])(array)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"data must hold numbers only ({error}). Encode text columns as integers, or use "
+            "MixtureModel, which does it for you."
+        ) from None
+
+
+def _frame(data: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    import narwhals as nw
+
+    frame = nw.from_native(data, eager_only=True)
+    names = tuple(map(str, frame.columns))
+    columns = [_numbers(np.asarray(frame[name].to_list(), dtype=object)) for name in frame.columns]
+    if not columns or len(frame) == 0:
+        raise ValueError(f"data must have rows and columns; got shape {frame.shape}.")
+    return np.stack(columns, axis=1), names
+
+
+def _check_cells(values: np.ndarray, names: tuple[str, ...], empty_rows: bool) -> None:
+    for start in range(0, len(values), 1 << 16):
+        block = values[start : start + (1 << 16)]
+        if np.isinf(block).any():
+            row, column = (int(i) for i in np.argwhere(np.isinf(block))[0])
+            raise ValueError(
+                f"Column {names[column]!r} holds {block[row, column]} in row {start + row}: "
+                "infinities have no density. Remove the row, or use NaN for a missing cell."
+            )
+        empty = np.isnan(block).all(1)
+        if empty.any() and not empty_rows:
+            raise ValueError(
+                f"Row {start + int(np.flatnonzero(empty)[0])} has no observed cell: drop such rows "
+                f"({int(empty.sum())} in this block)."
+            )

@@ -1,0 +1,270 @@
+"""What the mixture estimators share: from options to a climb, and from a fit to predictions.
+
+A subclass says which model its options mean (`_model`) and which attributes a fit fills in
+(`_publish`). JAX is imported when a fit or a prediction needs it, never before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from minorant.estimators._base import Density
+from minorant.estimators._validation import Rows, Values, as_labels, as_weights
+
+if TYPE_CHECKING:
+    from minorant.models import Mixture
+    from minorant.result import Evidence, Fit
+    from minorant.solvers import EM
+    from minorant.solvers.starts import Starts
+
+_KINDS = {
+    "kmeans": "lloyd",
+    "k-means++": "seeded",
+    "random": "random",
+    "random_from_data": "scattered",
+}
+
+
+class Given(NamedTuple):
+    """What `fit` was given, checked: rows, weights (n,) or None, known components (n,) or None."""
+
+    rows: np.ndarray
+    weights: np.ndarray | None
+    labels: np.ndarray | None
+
+    def counted(self) -> Given:
+        """Return the rows that count: a row of weight 0 is as good as absent."""
+        if self.weights is None or self.weights.all():
+            return self
+        kept = self.weights > 0
+        labels = None if self.labels is None else self.labels[kept]
+        return Given(self.rows[kept], self.weights[kept], labels)
+
+
+class MixtureEstimator(Density):
+    """The base of the mixture estimators; `fit_` is the whole answer of the climb."""
+
+    n_components: int
+    acceleration: str | None
+    degenerate: str
+    init_params: str
+    max_iter: int
+    n_init: int | str
+    random_state: Any
+    tol: float
+    verbose: int
+    weight_concentration: Any
+
+    fit_: Fit
+    weights_: Float[np.ndarray, " k"]
+    converged_: bool
+    n_iter_: int
+    lower_bound_: float
+    lower_bounds_: list[float]
+
+    def _model(self, given: Given) -> Mixture:
+        """Return the model that the options mean."""
+        raise TypeError(f"{type(self).__name__} must say which model it fits.")
+
+    def _rows(self, X: Rows) -> np.ndarray:
+        """Return the rows that `minorant.evidence` is asked about."""
+        return self._read(X)
+
+    def _begin(self, X: Rows, sample_weight: Values) -> tuple[np.ndarray, np.ndarray | None]:
+        """Check everything that `fit` is given, and return rows and weights."""
+        return self._begin_fit(X, sample_weight, min_rows=2)
+
+    def _held(self) -> Any:
+        """Return what stays fixed, as `minorant.fit` takes it."""
+        return None
+
+    def fit(
+        self,
+        X: Rows,
+        y: Values = None,  # noqa: ARG002
+        sample_weight: Values = None,
+        labels: Values = None,
+    ) -> Self:
+        """Climb to a maximum of the weighted log-likelihood (plus log prior, where there is one).
+
+        Args:
+            X: (n, d) table; a missing cell is NaN, None or NA, and integrated out exactly.
+            y: Ignored, as scikit-learn wants it.
+            sample_weight: (n,) weights, 0 or more; an integer weight counts as that many copies.
+            labels: (n,) known components 0 .. k - 1, or -1, NaN, None where unknown.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ValueError: The rows, weights, labels or options cannot be used; says what and where.
+        """
+        rows, weights = self._begin(X, sample_weight)
+        known = as_labels(labels, len(rows), self.n_components, "labels")
+        given = Given(rows, weights, known).counted()
+        answer = self._climb(given)
+        self._publish(answer, given)
+        sentence = warning_of(answer)
+        if sentence:
+            self._warn(sentence)
+        return self
+
+    def _climb(self, given: Given) -> Fit:
+        from minorant._config import precision
+        from minorant.fitting import fit
+
+        with precision(given.rows.dtype):
+            return fit(
+                self._model(given),
+                self._named(given.rows),
+                weights=given.weights,
+                labels=given.labels,
+                fixed=self._held(),
+                solver=self._solver(),
+                starts=self._starts(),
+                remedy=self.degenerate,
+                max_steps=max(self.max_iter, 1),
+                random_state=seed_of(self.random_state),
+                progress=bool(self.verbose),
+            )
+
+    def _named(self, rows: np.ndarray) -> Any:
+        """Return the rows with the names of their columns, where these are known."""
+        from minorant.data.tables import NamedMatrix
+
+        names = getattr(self, "feature_names_in_", None)
+        return rows if names is None else NamedMatrix(rows, tuple(map(str, names)))
+
+    def _solver(self) -> EM:
+        from minorant.solvers import EM, accelerate
+
+        name = "plain" if self.acceleration is None else self.acceleration
+        return EM(getattr(accelerate, name.capitalize())(), self.tol)
+
+    def _starts(self) -> Starts:
+        from minorant.solvers.starts import Starts
+
+        n = Starts().n if self.n_init == "auto" else cast(int, self.n_init)
+        kinds = Starts().kinds if self.init_params == "auto" else (_KINDS[self.init_params],)
+        return Starts(n=n, kinds=kinds)
+
+    def _dirichlet(self) -> Any:
+        from minorant.components import Dirichlet
+
+        if self.weight_concentration is None:
+            return None
+        value = np.asarray(self.weight_concentration, dtype=float)
+        if value.ndim and value.shape != (self.n_components,):
+            raise ValueError(
+                "weight_concentration must be one number or one per component, shape "
+                f"({self.n_components},); got shape {value.shape}."
+            )
+        concentration: Any = np.broadcast_to(value, (self.n_components,)).copy()
+        return Dirichlet(concentration)
+
+    def _publish(self, answer: Fit, given: Given) -> None:
+        """Copy what the fit found to the attributes that scikit-learn names."""
+        self.weights_ = np.asarray(answer.model.weights, dtype=given.rows.dtype)
+        self.converged_ = answer.outcome.ok
+        self.n_iter_ = min(answer.acceleration.steps, self.max_iter)
+        self.lower_bound_ = answer.bound / answer.n_rows
+        self.lower_bounds_ = (answer.trace.bound / answer.n_rows).tolist()
+        self.fit_ = answer
+
+    def _current(self) -> Fit:
+        """Return the fit that predictions are made from."""
+        return self.fit_
+
+    # Predictions
+
+    def _ask(self, question: str, about: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Return the answer of a function of `minorant.evidence` about the fit."""
+        from minorant import evidence
+
+        about = self._named(about) if isinstance(about, np.ndarray) else about
+        return getattr(evidence, question)(self._current(), about, *arguments, **keywords)
+
+    def score_samples(self, X: Rows) -> Float[np.ndarray, " n"]:
+        """Return ``log p(x)`` of every row, in nats, missing cells integrated out."""
+        rows = self._rows(X)
+        return np.asarray(self._ask("log_evidence", rows), dtype=rows.dtype)
+
+    def predict_proba(self, X: Rows) -> Float[np.ndarray, "n k"]:
+        """Return ``p(z = k | x)`` of every row."""
+        rows = self._rows(X)
+        log_probability = np.asarray(self._ask("posterior", rows).log_probability)
+        return np.exp(log_probability.T).astype(rows.dtype)
+
+    def predict(self, X: Rows) -> Int[np.ndarray, " n"]:
+        """Return the most probable component of every row."""
+        return np.argmax(self.predict_proba(X), axis=1)
+
+    def evidence(self, X: Rows, posterior: Any = None, sample_weight: Values = None) -> Evidence:
+        """Return ``lower <= log p(X) <= upper`` as numbers; see `minorant.evidence.evidence`.
+
+        Args:
+            X: (n, d) rows.
+            posterior: any q over components, ``minorant.posteriors.Categorical``; None: the exact
+                posterior, whose gap is 0.
+            sample_weight: (n,) row weights.
+        """
+        rows = self._rows(X)
+        weights = as_weights(sample_weight, len(rows))
+        return self._ask("evidence", rows, posterior, weights=weights)
+
+    def _drawn(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows drawn from the model, grouped by component, and their components."""
+        if n_samples < 1:
+            raise ValueError(
+                f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one "
+                "sample."
+            )
+        rows, labels = self._ask("sample", n_samples, random_state=self.random_state)
+        order = np.argsort(labels, kind="stable")
+        return np.asarray(rows)[order], np.asarray(labels)[order]
+
+    def bic(self, X: Rows, sample_weight: Values = None) -> float:
+        """Return ``-2 log p(X) + p log n``, n the sum of weights; smaller is better."""
+        rows = self._rows(X)
+        total = _total(sample_weight, len(rows))
+        return self._deviance(X, sample_weight, total) + self._current().n_parameters * np.log(
+            total
+        )
+
+    def aic(self, X: Rows, sample_weight: Values = None) -> float:
+        """Return ``-2 log p(X) + 2 p``; smaller is better."""
+        rows = self._rows(X)
+        total = _total(sample_weight, len(rows))
+        return self._deviance(X, sample_weight, total) + 2.0 * self._current().n_parameters
+
+    def _deviance(self, X: Rows, sample_weight: Values, total: float) -> float:
+        return -2.0 * total * self.score(X, sample_weight=sample_weight)
+
+
+def _total(sample_weight: Values, n: int) -> float:
+    weights = as_weights(sample_weight, n)
+    return float(n if weights is None else weights.sum())
+
+
+def seed_of(random_state: Any) -> int | None:
+    """Return a seed drawn from what scikit-learn takes as `random_state`; None: fresh entropy."""
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31 - 1))
+    return None if random_state is None else int(random_state)
+
+
+def warning_of(answer: Fit) -> str:
+    """Return what the user must be told of how the climb ended; empty when all is well."""
+    if answer.outcome.name in {"CONVERGED", "PRECISION"}:
+        return ""
+    sentence = answer.outcome.value.replace("max_steps", "max_iter").replace(
+        "remedy=", "degenerate="
+    )
+    return " ".join(
+        [sentence.replace("fit.degenerate", "fit_.degenerate"), *map(str, answer.degenerate)]
+    )

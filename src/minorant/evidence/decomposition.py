@@ -1,0 +1,251 @@
+r"""How well log p(x) is known: the identity ``log p = L + KL`` as numbers, per row and in total.
+
+.. math:: \log p(x) = E_q[\log p(x, z) - \log q(z)] + KL(q \,\|\, p(z \mid x))
+
+The three terms are computed each by itself: L from the joint, KL from q and the exact posterior,
+log p from the model. What the identity is off by is then a check on the numerics.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from minorant._types import Array, PyTree, Rows
+from minorant.bounds import Elbo
+from minorant.data.arrays import ArraySource, Layout
+from minorant.evidence.scoring import Scored, arranged, mapped, rows_log_evidence
+from minorant.models.base import AbstractTractableModel
+from minorant.posteriors import Categorical
+from minorant.result import Evidence, Fit
+
+_SHOWN = 5
+_SUM_TOLERANCE = 1e-5
+_ROUNDING = 1e3
+_SMALL_GAP = 0.01
+_EXACT = (
+    "The posterior is exact, so the bound equals log p(x) in every row: there is no gap to close."
+)
+
+
+def evidence(
+    fit: Fit,
+    X: Any,  # noqa: N803
+    posterior: Categorical | Float[np.ndarray, "n k"] | None = None,
+    weights: Any = None,
+) -> Evidence:
+    r"""The evidence log p(X), and the gap that a posterior q leaves below it.
+
+    .. math:: \log p(x) = L(\theta, q) + KL(q \,\|\, p(z \mid x))
+
+    Args:
+        fit: what ``minorant.fit`` returned.
+        X: (n, d) table with the fit's columns; NaN where a cell is missing.
+        posterior: None for the exact posterior, with which the bound is an equality; or any q over
+            the components, a :class:`Categorical` (k, n) or probabilities (n, k).
+        weights: (n,) row weights in the totals; None for ones. The ``rows_`` arrays are unweighted.
+
+    Returns:
+        The bracket with verdict, in nats. ``gap`` is the weighted sum of each row's KL, which is
+        computed by itself and not as a difference.
+
+    Raises:
+        ValueError: for a table, weights or a q that do not fit.
+
+    Example:
+        >>> import numpy as np, minorant
+        >>> rows = np.r_[np.arange(20.0), 100 + np.arange(20.0)][:, None]
+        >>> model = minorant.Mixture(minorant.components.Gaussian(), n_components=2)
+        >>> fit = minorant.fit(model, rows)
+        >>> fit.evidence(rows).gap
+        0.0
+        >>> halves = fit.evidence(rows, posterior=np.full((40, 2), 0.5))
+        >>> bool(np.isclose(halves.lower + halves.gap, halves.estimate)), halves.gap > 0
+        (True, True)
+
+    Neal & Hinton (1998), "A view of the EM algorithm that justifies incremental, sparse, and other
+    variants", equation 8.
+    """
+    scored = arranged(fit, X, weights)
+    if posterior is None:
+        return _exact(rows_log_evidence(fit, scored), scored.table.weights)
+    log_q = _log_probabilities(posterior, len(scored.table.values), fit.model.n_components)
+    blocks = _in_blocks(log_q.astype(fit.dtype), scored.layout, scored.source)
+    lower, gap, exact = mapped(fit, scored, _decomposed, blocks)
+    lower, exact = (part.astype(float) - scored.log_scale for part in (lower, exact))
+    # Rounding may leave a KL of nothing below zero.
+    gap = np.where(gap < 0, 0.0, gap).astype(float)
+    return _decomposition(lower, gap, exact, scored, np.dtype(fit.dtype))
+
+
+def _exact(rows: Float[np.ndarray, " n"], weights: np.ndarray | None) -> Evidence:
+    total, nothing = _total(rows, weights), np.zeros_like(rows)
+    bad = np.flatnonzero(~np.isfinite(rows))
+    verdict = _EXACT if len(bad) == 0 else _not_finite(bad)
+    return Evidence(total, total, total, 0.0, 0.0, rows, rows, rows, nothing, None, verdict)
+
+
+def _decomposition(
+    lower: np.ndarray, gap: np.ndarray, exact: np.ndarray, scored: Scored, dtype: np.dtype
+) -> Evidence:
+    weights = scored.table.weights
+    totals = [_total(rows, weights) for rows in (lower, exact, gap)]
+    verdict = _verdict(lower, gap, exact, weights, dtype)
+    return Evidence(
+        lower=totals[0],
+        estimate=totals[1],
+        upper=totals[1],
+        gap=totals[2],
+        standard_error=0.0,
+        rows_lower=lower,
+        rows_estimate=exact,
+        rows_upper=exact,
+        rows_gap=gap,
+        reliability=None,
+        verdict=verdict,
+    )
+
+
+def _verdict(
+    lower: np.ndarray,
+    gap: np.ndarray,
+    exact: np.ndarray,
+    weights: np.ndarray | None,
+    dtype: np.dtype,
+) -> str:
+    """What the numbers say, which rows are worst, and what to do."""
+    bad = np.flatnonzero(~np.isfinite(exact))
+    if len(bad):
+        return _not_finite(bad)
+    impossible = np.flatnonzero(~np.isfinite(gap))
+    if len(impossible):
+        return (
+            f"q gives weight to components that rows {_rows(impossible)} cannot come from: the "
+            "bound is -inf there. Use the exact posterior, fit.posterior(X)."
+        )
+    off = np.abs(exact - lower - gap)
+    allowed = _ROUNDING * np.finfo(dtype).eps * (1.0 + np.abs(exact) + np.abs(lower) + gap)
+    if np.any(off > allowed):
+        return (
+            f"log p = L + KL is off by {off.max():.1e} nats in row {int(np.argmax(off))}: the "
+            "numerics lost digits there. Fit in float64, or rescale the columns."
+        )
+    return _gap_sentence(gap, np.ones(len(gap)) if weights is None else weights, off, allowed)
+
+
+def _gap_sentence(
+    gap: np.ndarray, weights: np.ndarray, off: np.ndarray, allowed: np.ndarray
+) -> str:
+    held = f"log p = L + KL holds to {off.max():.1e} nats in every row."
+    if np.all(gap <= allowed):
+        return f"q is the exact posterior to rounding: no gap to close; {held}"
+    share = weights * gap
+    worst = np.argsort(-share, kind="stable")[:_SHOWN]
+    worst = worst[share[worst] > 0]
+    listed = ", ".join(f"{int(row)} ({gap[row]:.3g})" for row in worst)
+    part = share[worst].sum() / max(share.sum(), np.finfo(float).tiny)
+    mean = share.sum() / weights.sum()
+    size = "small" if mean <= _SMALL_GAP else "large"
+    return (
+        f"The gap is {size}, {mean:.3g} nats per row; worst rows (gap in nats): {listed}, together "
+        f"{part:.0%} of it. Replace q there by the exact posterior, fit.posterior(X), which closes "
+        f"the gap; {held}"
+    )
+
+
+def _not_finite(rows: np.ndarray) -> str:
+    return (
+        f"log p(x) is not finite in rows {_rows(rows)}: no bound can be trusted there. Look at "
+        "these rows for values the model cannot produce, and at fit.outcome."
+    )
+
+
+def _rows(index: np.ndarray) -> str:
+    return ", ".join(map(str, index[:_SHOWN])) + (", ..." if len(index) > _SHOWN else "")
+
+
+def _total(rows: np.ndarray, weights: np.ndarray | None) -> float:
+    if weights is None:
+        return float(rows.sum())
+    counted = weights > 0
+    return float((rows[counted] * weights[counted]).sum())
+
+
+def _log_probabilities(q: Any, n: int, k: int) -> Float[np.ndarray, "n k"]:
+    """Normalised log q, from a Categorical (k, n) or probabilities (n, k)."""
+    if isinstance(q, Categorical):
+        log_q = np.asarray(q.log_probability, dtype=float).T
+        probability = np.exp(log_q)
+    else:
+        probability = _numbers(q)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_q = np.log(probability)
+    if probability.shape != (n, k):
+        given = probability.shape[:: -1 if isinstance(q, Categorical) else 1]
+        raise ValueError(
+            f"posterior must hold {k} probabilities for each of {n} rows: shape ({n}, {k}) as an "
+            f"array, ({k}, {n}) in a Categorical; got {given}."
+        )
+    total = probability.sum(1, keepdims=True)
+    bad = ~((probability >= 0).all(1) & (np.abs(total[:, 0] - 1.0) <= _SUM_TOLERANCE))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"posterior must hold probabilities that sum to 1 in every row; row {row} holds "
+            f"{probability[row].tolist()}. Divide each row by its sum."
+        )
+    return log_q - np.log(total)
+
+
+def _numbers(q: Any) -> np.ndarray:
+    try:
+        return np.asarray(q, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "posterior must be a Categorical or an (n, k) array of probabilities; got "
+            f"{type(q).__name__}."
+        ) from None
+
+
+def _in_blocks(
+    log_q: Float[np.ndarray, "n k"], layout: Layout, source: ArraySource
+) -> tuple[np.ndarray, ...]:
+    """The q of each block, in logarithms: (blocks, k, rows) for every segment."""
+    return tuple(
+        # Padding takes any row's q: its answers are left out.
+        np.swapaxes(log_q[slots].reshape(*segment.rows.weight.shape, -1), 1, 2)
+        for slots, segment in zip(layout.slots, source.segments, strict=True)
+    )
+
+
+@jax.jit
+def _decomposed(
+    model: AbstractTractableModel, source: ArraySource, log_q: tuple[Array, ...]
+) -> tuple[tuple[Array, Array, Array], ...]:
+    """(L, KL, log p) per row."""
+    prepared = model.prepare()
+
+    def terms(block: tuple[Rows, Array]) -> tuple[Array, Array, Array]:
+        rows, q = block[0], Categorical(block[1])
+        lower = Elbo().per_row(model, q, rows)
+        gap = _divergence(q, model.posterior(rows, prepared))
+        return lower, gap, model.log_evidence(rows, prepared)
+
+    pairs = zip(source.segments, log_q, strict=True)
+    return tuple(_flat(jax.lax.map(terms, (segment.rows, q))) for segment, q in pairs)
+
+
+def _divergence(q: Categorical, exact: Any) -> Float[Array, " n"]:
+    """``KL(q || exact) = sum_k q (log q - log r)``, 0 log 0 = 0."""
+    possible = q.log_probability > -np.inf
+    log_q = jnp.where(possible, q.log_probability, 0.0)
+    log_r = jnp.where(possible, exact.log_probability, 0.0)
+    return jnp.where(possible, jnp.exp(log_q) * (log_q - log_r), 0.0).sum(0)
+
+
+def _flat(results: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf.reshape(-1), results)

@@ -14,7 +14,17 @@ from benchmarks import measure
 
 RESULTS = Path(__file__).parent / "results"
 RAW = Path(__file__).parent / "raw"  # --quick: sizes that prove nothing, kept apart
-ORDER = ("em_step", "bare_products", "time_to_optimum", "memory", "whole_process", "acceleration")
+ORDER = (
+    "em_step",
+    "bare_products",
+    "time_to_optimum",
+    "memory",
+    "whole_process",
+    "hmm",
+    "latent_trait",
+    "factor_analysis",
+    "acceleration",
+)
 
 
 @dataclass

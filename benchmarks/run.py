@@ -7,7 +7,17 @@ import time
 
 from benchmarks import options, report
 
-SECTIONS = ("em_step", "bare_products", "memory", "whole_process", "time_to_optimum")
+SECTIONS = (
+    "em_step",
+    "bare_products",
+    "memory",
+    "whole_process",
+    "time_to_optimum",
+    "hmm",
+    "latent_trait",
+    "factor_analysis",
+    "kalman",
+)
 
 
 def accelerated(quick: bool) -> None:

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import truth
+import truth_factor
 from jaxtyping import Array
 from scipy import stats
 
@@ -30,6 +31,7 @@ from minorant.components import (
     Blocks,
     Custom,
     Diagonal,
+    FactorAnalyser,
     Full,
     Gaussian,
     Poisson,
@@ -186,6 +188,25 @@ def blocks_case(cases: dict[str, ComponentCase]) -> ComponentCase:
     )
 
 
+def factor_analyser_case(noise: Any) -> ComponentCase:
+    """Two factors of three columns: the latent one is integrated out, the M-step one of its EM."""
+
+    def make(rng: np.random.Generator, k: int, d: int) -> FactorAnalyser:
+        loadings = rng.normal(size=(k, d, 2))
+        variance = rng.uniform(0.3, 1.0, (k, d) if isinstance(noise, Diagonal) else k)
+        mean = 2.0 * rng.normal(size=(k, d))
+        return FactorAnalyser(2, noise, mean, loadings, variance, np.full(d, 1e-6))
+
+    return ComponentCase(
+        template=lambda: FactorAnalyser(2, noise),
+        make=make,
+        simulate=truth_factor.simulate,
+        log_prob=truth_factor.log_prob,
+        units="common" if isinstance(noise, Spherical) else "affine",
+        closed=False,
+    )
+
+
 class Logistic(minorant.Component):
     """A user's component: independent logistic columns."""
 
@@ -229,6 +250,7 @@ COMPONENTS: dict[str, ComponentCase] = {
         for name, kind in _STRUCTURES.items()
     },
     **{name: column_case(name) for name in component_truth.COLUMNS},
+    "factor-analyser": factor_analyser_case(Diagonal()),
     "student-t-full": student_t_case(Full()),
     "student-t-diagonal": student_t_case(Diagonal()),
     "custom": ComponentCase(

@@ -32,6 +32,10 @@ def test_every_named_picture_is_written_and_small(ran):
         "old_faithful": ["climb.png", "components.png", "responsibilities.png", "em.gif"],
         "digits": ["climb.png", "components.png", "confusion.png", "responsibilities.png"],
         "airquality": ["components.png", "imputed.png"],
+        "earthquakes": ["states.png"],
+        "nile": ["level.png"],
+        "lsat": ["information.png", "item_3.png"],
+        "penguins": ["loadings.png"],
     }
     for part, names in expected.items():
         for name in names:
@@ -95,3 +99,15 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
     blocked.write_text("", encoding="utf-8")
     with pytest.raises(OSError, match="file"):
         demo.run(blocked)
+
+
+def test_the_models_beyond_mixtures_print_what_was_published(ran):
+    """Zucchini & MacDonald (2009), table 3.1; Durbin & Koopman (2012), section 2.10.3."""
+    _, lines = ran
+    quakes = next(line for line in lines if "in the three states" in line)
+    assert [round(rate, 1) for rate in _numbers(quakes)[1::2]] == [13.1, 19.7, 29.7]
+    level = next(line for line in lines if "about the level" in line)
+    noise, moves = (float(found) for found in re.findall(r"\d+", level))
+    assert abs(noise - 15099) <= 2
+    assert abs(moves - 1469.1) <= 2
+    assert "log p(X) = -2466.653 nats." in lines

@@ -169,7 +169,7 @@ def test_bad_options_are_refused_in_a_sentence(start, rows, options, sentence):
 
 
 def test_a_model_that_is_none_is_refused():
-    with pytest.raises(TypeError, match="model must be a tractable model"):
+    with pytest.raises(TypeError, match="model must be an exact model"):
         minorant.fit(None, [[1.0]])
 
 

@@ -337,3 +337,11 @@ for name in ("sklearn", "pandas", "scipy.stats", "matplotlib"):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_summary_has_errors_and_limits():
+    rows = np.random.default_rng(0).normal(5.0, 2.0, (50, 1))
+    mixture = GaussianMixture(1, random_state=0).fit(rows)
+    error = mixture.standard_errors(rows).model.component.mean[0, 0]
+    np.testing.assert_allclose(error, rows.std() / np.sqrt(50), rtol=1e-5)
+    assert "component.mean[0, 0]" in mixture.summary(rows)

@@ -44,7 +44,9 @@ class Steps:
     def run(self) -> float:
         """Seconds per step of one block."""
         began = time.perf_counter()
-        self.end = climbing._advance(self.solver, self.problem, self.state, self.limit)
+        self.end = climbing.advancing(self.problem, 1)(
+            self.solver, self.problem, self.state, self.limit
+        )
         jax.block_until_ready(self.end)
         return (time.perf_counter() - began) / int(self.end.n_steps[0])
 

@@ -28,12 +28,20 @@ _NAMES = {
     "simplex": "_parameters",
     "constant": "_parameters",
     "Mixture": "models",
+    "Model": "models",
+    "HiddenMarkov": "models",
     "EM": "solvers",
+    "QuasiNewton": "solvers",
     "Starts": "solvers.starts",
+    "CategoricalHMM": "estimators",
+    "GaussianHMM": "estimators",
     "GaussianMixture": "estimators",
     "LatentClassAnalysis": "estimators",
     "MixtureModel": "estimators",
+    "PoissonHMM": "estimators",
 }
+# A model and an estimator go by these names: the user says which.
+_TWICE = ("FactorAnalysis", "LatentTrait", "MixedModel", "PPCA", "StateSpace")
 _MODULES = (
     "bounds", "components", "data", "datasets", "estimators", "evidence", "models", "plots",
     "posteriors", "saving", "solvers",
@@ -48,6 +56,11 @@ def __getattr__(name: str) -> Any:
         return getattr(_import_module(f"minorant.{_NAMES[name]}"), name)
     if name in _MODULES:
         return _import_module(f"minorant.{name}")
+    if name in _TWICE:
+        raise AttributeError(
+            f"minorant.{name} could be two things: take minorant.models.{name}, for minorant.fit, "
+            f"or minorant.estimators.{name}, in scikit-learn's manner."
+        )
     raise AttributeError(f"module 'minorant' has no attribute {name!r}")
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 from jaxtyping import Float
 
+from minorant import _factors
 from minorant._types import Array, PyTree
 
 LOG_TWO_PI = float(np.log(2.0 * np.pi))
@@ -52,8 +55,7 @@ def unvech(packed: Float[Array, "*batch v"], d: int) -> Float[Array, "*batch d d
 
 def inverse_from_cholesky(factor: Float[Array, "*batch d d"]) -> Float[Array, "*batch d d"]:
     """``(L L^T)^-1`` from ``L``."""
-    eye = jnp.broadcast_to(jnp.eye(factor.shape[-1], dtype=factor.dtype), factor.shape)
-    half = jax.scipy.linalg.solve_triangular(factor, eye, lower=True)
+    half = _factors.inverse_triangle(jnp.asarray(factor))
     return jnp.swapaxes(half, -1, -2) @ half
 
 
@@ -73,7 +75,7 @@ def floored(
     """
     if isinstance(covariance, np.ndarray):
         return _floored_host(covariance, np.asarray(floor))
-    return _floored(covariance, floor)
+    return _differentiable_floored(covariance, floor)
 
 
 def _floored_host(covariance: np.ndarray, floor: np.ndarray) -> np.ndarray:
@@ -95,17 +97,23 @@ def above(matrices: np.ndarray, level: float) -> bool:
     return True
 
 
+def _eigh(matrices: Float[Array, "*batch d d"]) -> tuple[Array, Array]:
+    d = matrices.shape[-1]
+    values, vectors = _factors.eigh(matrices.reshape(-1, d, d))
+    return values.reshape(matrices.shape[:-1]), vectors.reshape(matrices.shape)
+
+
 @custom_vmap
 def _floored(covariance: Array, floor: Array) -> Array:
     root = jnp.sqrt(floor)
     scale = root[..., :, None] * root[..., None, :]
     eye = np.eye(covariance.shape[-1], dtype=covariance.dtype)
     above = jnp.asarray(covariance / scale - eye)
-    factor = jax.lax.linalg.cholesky(above, symmetrize_input=False)
+    factor = _factors.cholesky(above)
     inside = jnp.all(jnp.isfinite(factor[..., -1, :]))
 
     def clipped(_: None) -> Array:
-        values, vectors = jnp.linalg.eigh(covariance / scale, symmetrize_input=False)
+        values, vectors = _eigh(covariance / scale)
         values = jnp.maximum(values, 1.0)
         raised = (vectors * values[..., None, :]) @ jnp.swapaxes(vectors, -1, -2)
         return raised * scale
@@ -126,6 +134,32 @@ def _floored_batch(
             axis_size, *(1,) * (covariance.ndim - 1 - floor.ndim), *floor.shape[1:]
         )
     return _floored(covariance, floor), True
+
+
+@jax.custom_jvp
+def _differentiable_floored(covariance: Array, floor: Array) -> Array:
+    return _floored(covariance, floor)
+
+
+@_differentiable_floored.defjvp
+def _floored_tangent(primals: tuple[Array, Array], tangents: tuple[Array, Any]) -> tuple[Any, Any]:
+    """The derivative of raising eigenvalues, by divided differences; the floor is a constant.
+
+    Eigenvalues are held in the second derivative, which is exact wherever nothing is raised.
+    """
+    covariance, floor = primals
+    root = jnp.sqrt(floor)
+    scale = root[..., :, None] * root[..., None, :]
+    values, vectors = _eigh(jax.lax.stop_gradient(covariance / scale))
+    left, right = values[..., :, None], values[..., None, :]
+    equal = jnp.abs(left - right) <= 1e-12 * jnp.maximum(left, right)
+    quotient = (jnp.maximum(left, 1.0) - jnp.maximum(right, 1.0)) / jnp.where(
+        equal, 1.0, left - right
+    )
+    slope = jnp.where(equal, (left > 1.0).astype(values.dtype), quotient)
+    turned = jnp.swapaxes(vectors, -1, -2) @ (tangents[0] / scale) @ vectors
+    moved = vectors @ (slope * turned) @ jnp.swapaxes(vectors, -1, -2)
+    return _differentiable_floored(covariance, floor), moved * scale
 
 
 def two_sum(total: PyTree, error: PyTree, term: PyTree) -> tuple[PyTree, PyTree]:

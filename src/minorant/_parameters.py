@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from minorant import _factors
 from minorant._types import Array, PyTree
 
 Value = TypeVar("Value")
@@ -113,7 +114,7 @@ class PositiveDefinite:
 
     def free(self, value: Array) -> Array:
         """Value to free coordinates."""
-        factor = jax.lax.linalg.cholesky(jnp.asarray(value), symmetrize_input=False)
+        factor = _factors.cholesky(value)
         diagonal = jnp.diagonal(factor, axis1=-2, axis2=-1)
         return jnp.tril(factor, -1) + _diagonal_matrix(jnp.log(diagonal))
 
@@ -205,9 +206,7 @@ def count_parameters(module: PyTree, fixed: PyTree | None = None) -> int:
     total = 0
     for leaf, constraint, hold in zip(leaves, constraints, frozen, strict=True):
         if constraint is not None:
-            total += round(
-                constraint.count(leaf.shape) * (1.0 - float(jnp.mean(jnp.asarray(hold))))
-            )
+            total += round(constraint.count(leaf.shape) * (1.0 - float(np.mean(np.asarray(hold)))))
     return total
 
 

@@ -1,7 +1,8 @@
 """Axes, aliases and the block of rows that every layer speaks in.
 
 Axes, everywhere and in this spelling: ``n`` rows, ``d`` columns, ``k`` components, ``l`` latent
-dimensions, ``s`` draws, ``p`` parameters. Two equal letters in one signature are one length.
+dimensions, ``m`` inputs, ``s`` draws, ``p`` parameters. Two equal letters in one signature are one
+length.
 Responsibilities and scores are stored ``(k, n)``: both matrix products of an EM step then run
 without a transposed operand, which is 1.5 to 2 times faster on a CPU.
 """
@@ -22,6 +23,25 @@ Key = jax.Array
 PyTree = Any
 
 
+class Groups(eqx.Module):
+    """Which rows of a block belong together: the steps of a sequence in order, or a cluster.
+
+    Groups are contiguous and whole. Padding rows have weight 0 and are groups of their own.
+
+    Attributes:
+        start: ``(n,)`` True at the first row of each group.
+        index: ``(n,)`` the group of each row, from 0.
+        count: how many groups the block may hold (a capacity, for sums over groups).
+        length: None where groups of any length follow one another (end to end); L where every
+            multiple of L starts a group, shorter groups padded (side by side).
+    """
+
+    start: Bool[Array, " n"]
+    index: Int[Array, " n"]
+    count: int = eqx.field(static=True)
+    length: int | None = eqx.field(static=True, default=None)
+
+
 class Rows(eqx.Module):
     """A block of rows of a table, as the compiled code sees it.
 
@@ -33,6 +53,8 @@ class Rows(eqx.Module):
         labels: None, or ``(n,)`` known components, -1 where unknown.
         absent: None, or ``(n, p)`` the columns that each row misses, -1 where it misses fewer: set
             where rows miss few cells and matrix structures work on the missing set alone.
+        groups: None where rows are independent; else which rows belong together.
+        inputs: None, or ``(n, m)`` known covariates that the model conditions on.
     """
 
     values: Float[Array, "n d"]
@@ -40,6 +62,8 @@ class Rows(eqx.Module):
     observed: Bool[Array, "#n d"] | None = None
     labels: Int[Array, " n"] | None = None
     absent: Int[Array, "n p"] | None = None
+    groups: Groups | None = None
+    inputs: Float[Array, "n m"] | None = None
 
 
 class Affine(eqx.Module):

@@ -12,9 +12,10 @@ from minorant import degeneracy
 from minorant._parameters import count_parameters
 from minorant._types import PyTree
 from minorant.climbing import DROPPED, Climb, Lanes
+from minorant.data.summary import has_gaps
 from minorant.preparation import Prepared
 from minorant.result import CODES, Acceleration, Climbed, Fit, Outcome, Trace
-from minorant.solvers.em import EMState
+from minorant.solvers import AbstractState
 
 _EQUAL = 1e-7  # nats per row below which two optima are the same
 
@@ -76,7 +77,10 @@ def _best(lanes: Lanes, total: float, d: int) -> int:
 
 def _passed_over(lanes: Lanes, best: int) -> str:
     """A sentence on higher optima that lost because a component had collapsed."""
-    higher = lanes.objective() > lanes.objective()[best] + abs(lanes.objective()[best]) * 1e-9
+    found = lanes.objective()
+    if not np.isfinite(found[best]):  # then no start has a bound at all
+        return ""
+    higher = found > found[best] + abs(found[best]) * 1e-9
     if not higher.any():
         return ""
     named = [lanes.starts[lane] for lane in np.flatnonzero(higher)]
@@ -101,7 +105,7 @@ def _named(code: int) -> Outcome:
     return Outcome.STEP_LIMIT if code <= 0 else CODES[code]
 
 
-def _outcome(prepared: Prepared, lanes: Lanes, state: EMState) -> Outcome:
+def _outcome(prepared: Prepared, lanes: Lanes, state: AbstractState) -> Outcome:
     if lanes.interrupted and int(state.code) <= 0:
         return Outcome.INTERRUPTED
     outcome = _named(int(state.code))
@@ -119,19 +123,19 @@ def _log_scale(prepared: Prepared) -> float:
         return 0.0
     total = 0.0
     for start in range(0, len(values), 1 << 16):
-        seen = ~np.isnan(values[start : start + (1 << 16)])
-        weight = 1.0 if weights is None else weights[start : start + (1 << 16), None]
-        total += float((weight * seen).sum(0) @ logs)
+        block = values[start : start + (1 << 16)]
+        weight = np.ones(len(block)) if weights is None else weights[start : start + (1 << 16)]
+        if has_gaps(block):
+            total += float(weight @ ~np.isnan(block) @ logs)
+        else:
+            total += float(weight.sum() * logs.sum())
     return total
 
 
 def _explanation(prepared: Prepared, climb: Climb) -> str:
-    name = type(prepared.template).__name__
-    rule = type(climb.solver.acceleration).__name__
     return (
-        f"E-step: {name}'s own exact posterior (finite latent, summed in closed form), so the "
-        f"bound equals log p(X). Solver: EM with {rule} extrapolation, safeguarded, because the "
-        f"M-step is the model's own. Computed in {prepared.dtype}{_narrowed(prepared)}."
+        f"E-step: {prepared.template.reason()}. Solver: {climb.solver.sentence()}. Computed in "
+        f"{prepared.dtype}{_narrowed(prepared)}."
     )
 
 

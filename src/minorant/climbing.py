@@ -7,33 +7,33 @@ that fails is set aside, and neither can end the others. No other file loops ove
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from minorant import _config
 from minorant._parameters import filled
 from minorant._progress import Progress, Reporter
 from minorant._types import PyTree, Rows
 from minorant.data import ArraySource
-from minorant.models.base import AbstractTractableModel, count_components
-from minorant.posteriors import Categorical
+from minorant.models.base import AbstractExactModel, count_components
 from minorant.result import CODES, Outcome
-from minorant.solvers import EM, Problem
-from minorant.solvers.em import TRACE_LENGTH, EMState
+from minorant.solvers import AbstractSolver, AbstractState, Problem
+from minorant.solvers.base import TRACE_LENGTH
 
-ArrayProblem: TypeAlias = Problem[AbstractTractableModel, ArraySource]
+ArrayProblem: TypeAlias = Problem[AbstractExactModel, ArraySource]
 Callback = Callable[[Progress], bool | None]
 DROPPED = -1
 _SECONDS_PER_BLOCK = 0.3
 _FLOPS = 2e10
 _WORTH_COMPACTING = 1e8
+_SMALL_WORK = 1e7
 _SMOOTHING = 0.01
 _PATIENCE = 10.0
 
@@ -41,7 +41,7 @@ _PATIENCE = 10.0
 class Climb(NamedTuple):
     """What steers a climb and is not part of the problem."""
 
-    solver: EM
+    solver: AbstractSolver
     max_steps: int
     reporter: Reporter
     callbacks: tuple[Callback, ...] = ()
@@ -54,10 +54,10 @@ class Lanes(NamedTuple):
     A lane's model is read off its accepted point when it is asked for; ``settle`` does it.
     """
 
-    state: EMState
+    state: AbstractState
     traces: tuple[list[np.ndarray], ...]
     starts: tuple[int, ...]
-    settle: Callable[[EMState], PyTree]
+    settle: Callable[[AbstractState], PyTree]
     interrupted: bool = False
 
     def objective(self) -> np.ndarray:
@@ -99,7 +99,7 @@ class Lanes(NamedTuple):
 
 
 def lanes_from(
-    climb: Climb, problem: ArrayProblem, state: EMState, starts: tuple[int, ...]
+    climb: Climb, problem: ArrayProblem, state: AbstractState, starts: tuple[int, ...]
 ) -> Lanes:
     """Lanes of stacked states that have not moved yet."""
     settle = functools.partial(climb.solver.settled, problem)
@@ -125,7 +125,7 @@ def run(climb: Climb, problem: ArrayProblem, lanes: Lanes, spread: float) -> Lan
         while True:
             lanes, limit, seconds = _one_block(climb, problem, lanes, block)
             lanes = _drop_laggards(lanes, previous, problem)
-            lanes = _stabilised(lanes, spread)
+            lanes = _stabilised(climb, lanes, spread)
             steps = int(np.asarray(lanes.state.n_steps).max())
             running = np.asarray(lanes.state.code) == 0
             if not running.any() or steps >= climb.max_steps:
@@ -147,12 +147,18 @@ def _one_block(
     before = np.asarray(lanes.state.n_steps)
     began = time.perf_counter()
     limit = max(min(block, climb.max_steps - int(before.max())), 1)
-    state = _advance(climb.solver, problem, lanes.state, np.asarray(limit, np.int32))
+    advance = advancing(problem, len(lanes.starts))
+    state = advance(climb.solver, problem, lanes.state, np.asarray(limit, np.int32))
     state = jax.tree.map(np.asarray, state)
     rings, after = np.asarray(state.trace), np.asarray(state.n_steps)
     for lane, trace in enumerate(lanes.traces):
         trace.append(rings[lane][np.arange(before[lane], after[lane]) % TRACE_LENGTH])
     return lanes._replace(state=state), limit, time.perf_counter() - began
+
+
+def advancing(problem: ArrayProblem, lanes: int) -> Callable[..., AbstractState]:
+    """The compiled block of steps: in less time where there is little to compute."""
+    return _advance_small if _work(problem) * lanes < _SMALL_WORK else _advance
 
 
 def _first_block(problem: ArrayProblem, lanes: int) -> int:
@@ -195,7 +201,7 @@ def _compacted(
     return lanes.take([int(lane) for lane in np.flatnonzero(running)]), ended
 
 
-def _stabilised(lanes: Lanes, spread: float) -> Lanes:
+def _stabilised(climb: Climb, lanes: Lanes, spread: float) -> Lanes:
     """Switch lanes to the numerical form that the narrowest component asks for.
 
     Lanes that failed in the form that loses digits take up again from their accepted point.
@@ -207,15 +213,7 @@ def _stabilised(lanes: Lanes, spread: float) -> Lanes:
     structure = next((found for found in wanted if found != current), None)
     if structure is None:
         return lanes
-    state = dataclasses.replace(
-        state,
-        model=jax.tree.unflatten(structure, jax.tree.leaves(state.model)),
-        pending=state.accepted,
-        pending_is_plain=np.full_like(state.pending_is_plain, True),
-        objective=np.full_like(state.objective, -np.inf),
-        code=np.where(dead, 0, state.code).astype(np.int32),
-    )
-    return lanes._replace(state=state)
+    return lanes._replace(state=climb.solver.taken_up(state, structure, dead))
 
 
 def _report(
@@ -243,46 +241,46 @@ def _is_failure(code: int) -> bool:
     return code > 0 and CODES[code] in (Outcome.NON_FINITE, Outcome.DECREASED)
 
 
-# What runs once is compiled without optimisation: half the wait, and nobody waits for it to run.
-_QUICK = {"xla_backend_optimization_level": 0}
-
-
-@functools.partial(jax.jit, compiler_options=_QUICK)
-def _begin(solver: EM, problem: ArrayProblem, models: PyTree) -> EMState:
+def _begun(solver: AbstractSolver, problem: ArrayProblem, models: PyTree) -> AbstractState:
     """One state for each of the stacked models."""
     return jax.vmap(lambda model: solver.init(_at(problem, model)))(models)
 
 
-@functools.partial(jax.jit, compiler_options=_QUICK)
-def _launch(solver: EM, problem: ArrayProblem, block: Rows, labels: jax.Array) -> EMState:
+def _launched(
+    solver: AbstractSolver, problem: ArrayProblem, block: Rows, labels: jax.Array
+) -> AbstractState:
     """One state for each partition: its smoothed M-step, then the given parameters put in."""
 
-    def lane(partition: jax.Array) -> EMState:
-        template = problem.model
+    def lane(partition: jax.Array) -> AbstractState:
+        template: Any = problem.model  # discrete and tractable: fitting.py asks
         k = count_components(template)
         onehot = (partition == jnp.arange(k)[:, None]).astype(block.values.dtype)
-        q = Categorical.from_probabilities((1 - _SMOOTHING) * onehot + _SMOOTHING / k)
-        model = template.maximise(template.statistics(block, q, None), problem.fixed)
+        probability = (1 - _SMOOTHING) * onehot + _SMOOTHING / k
+        statistics = template.partition_statistics(block, probability)
+        model = template.maximise(statistics, problem.fixed)
         return solver.init(_at(problem, filled(template, model)))
 
     return jax.vmap(lane)(labels)
 
 
-@jax.jit
-def _advance(solver: EM, problem: ArrayProblem, state: EMState, limit: jax.Array) -> EMState:
+def _advanced(
+    solver: AbstractSolver, problem: ArrayProblem, state: AbstractState, limit: jax.Array
+) -> AbstractState:
     """Up to ``limit`` steps of every lane that still runs."""
 
-    def running(carry: tuple[jax.Array, EMState]) -> jax.Array:
+    def running(carry: tuple[jax.Array, AbstractState]) -> jax.Array:
         return (carry[0] < limit) & jnp.any(solver.verdict(problem, carry[1]) == 0)
 
-    def advance(carry: tuple[jax.Array, EMState]) -> tuple[jax.Array, EMState]:
+    def advance(carry: tuple[jax.Array, AbstractState]) -> tuple[jax.Array, AbstractState]:
         index, lanes = carry
         return index + 1, _each_lane(lambda lane: solver.step(problem, lane), lanes)
 
     return jax.lax.while_loop(running, advance, (jnp.asarray(0, jnp.int32), state))[1]
 
 
-def _each_lane(function: Callable[[EMState], EMState], lanes: EMState) -> EMState:
+def _each_lane(
+    function: Callable[[AbstractState], AbstractState], lanes: AbstractState
+) -> AbstractState:
     """``vmap``, but a single lane stays a plain call: batch axes of one cost transpositions."""
     if lanes.code.shape[0] > 1:
         return jax.vmap(function)(lanes)
@@ -292,3 +290,9 @@ def _each_lane(function: Callable[[EMState], EMState], lanes: EMState) -> EMStat
 
 def _at(problem: ArrayProblem, model: PyTree) -> ArrayProblem:
     return Problem(model, problem.source, problem.fixed)
+
+
+_begin = _config.quick_jit(_begun, "once")
+_launch = _config.quick_jit(_launched, "once")
+_advance = jax.jit(_advanced)
+_advance_small = _config.quick_jit(_advanced, "small")

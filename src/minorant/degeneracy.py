@@ -14,11 +14,13 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from minorant._types import PyTree, Rows
 from minorant.data import ArraySource
+from minorant.models.base import AbstractContinuousModel, AbstractDiscreteModel
 from minorant.preparation import Prepared
 from minorant.result import Degenerate
 
@@ -26,14 +28,14 @@ REMEDIES = ("floor", "reseed", "merge")
 _FEWEST_ROWS = 0.5
 
 
-def degenerate_mask(model: Any, total: float) -> Bool[np.ndarray, " k"]:
+def degenerate_mask(model: AbstractDiscreteModel, total: float) -> Bool[np.ndarray, " k"]:
     """Which components collapsed onto the floor or are supported by less than half a row.
 
     Directions on the floor that all components share are the data's (a constant or collinear
     column), not a component's.
     """
-    collapsed = np.asarray(model.component.collapsed())
-    empty = np.asarray(model.weights, dtype=float) * total < _FEWEST_ROWS
+    collapsed = np.asarray(model.collapsed())
+    empty = _empty(model, total)
     if len(collapsed) == 1:
         return empty
     live = collapsed[~empty] if (~empty).any() else collapsed
@@ -45,22 +47,33 @@ def is_spurious(model: Any, total: float, n_columns: int) -> bool:
 
     An atom is a point that more than d + 1 rows share: collapsed in every direction.
     """
+    if not isinstance(model, AbstractDiscreteModel):
+        return False
     mask = degenerate_mask(model, total)
     if not mask.any():
         return False
-    count = np.asarray(model.weights, dtype=float) * total
-    atom = (np.asarray(model.component.collapsed()) >= n_columns) & (count > n_columns + 1)
+    share = model.occupancy()
+    count = np.full(len(mask), np.inf) if share is None else share * total
+    atom = (np.asarray(model.collapsed()) >= n_columns) & (count > n_columns + 1)
     return bool((mask & ~atom).any())
 
 
 def describe(prepared: Prepared, model: Any, remedy: str) -> tuple[Degenerate, ...]:
     """Every degenerate component with the rows it holds; empty for a sound fit."""
+    if isinstance(model, AbstractContinuousModel):
+        return tuple(Degenerate(-1, said, (), "") for said in model.irregular(prepared.names))
+    if not isinstance(model, AbstractDiscreteModel):
+        return ()
     total = float(prepared.source.total_weight)
     mask = degenerate_mask(model, total)
-    if not mask.any():
+    if not mask.any() and model.occupancy() is not None:
         return ()
-    labels = np.argmax(responsibilities(prepared, model)[0], axis=1)
-    empty = np.asarray(model.weights, dtype=float) * total < _FEWEST_ROWS
+    chances = responsibilities(prepared, model)[0]
+    labels, empty = np.argmax(chances, axis=1), _empty(model, total)
+    if model.occupancy() is None:
+        weights = prepared.table.weights
+        held = chances.sum(0) if weights is None else weights @ chances
+        empty = held < _FEWEST_ROWS
     return tuple(
         Degenerate(
             component=int(k),
@@ -68,8 +81,15 @@ def describe(prepared: Prepared, model: Any, remedy: str) -> tuple[Degenerate, .
             rows=tuple(int(row) for row in np.flatnonzero(labels == k)),
             remedy=remedy,
         )
-        for k in np.flatnonzero(mask)
+        for k in np.flatnonzero(mask | empty)
     )
+
+
+def _empty(model: AbstractDiscreteModel, total: float) -> Bool[np.ndarray, " k"]:
+    share = model.occupancy()
+    if share is None:
+        return np.zeros(model.n_components, dtype=bool)
+    return np.asarray(share, dtype=float) * total < _FEWEST_ROWS
 
 
 def responsibilities(
@@ -110,6 +130,6 @@ def _responsibilities(source: ArraySource, model: PyTree) -> tuple[PyTree, ...]:
     def score(parameters: tuple[Any, PyTree], rows: Rows) -> tuple[jax.Array, jax.Array]:
         inner, prepared = parameters
         q = inner.posterior(rows, prepared)
-        return q.probability.T, inner.log_evidence(rows, prepared)
+        return jnp.exp(q.by_row()), inner.log_evidence(rows, prepared)
 
     return source.map(score, (model, model.prepare()))

@@ -1,8 +1,9 @@
-"""The demo: mixtures fitted to real data, judged, drawn, and told in a page of text.
+"""The demo: models fitted to real data, judged, drawn, and told in a page of text.
 
-Three parts, each with its own pictures in the output directory: the Old Faithful geyser (the bound,
-the evidence, and EM as an animation), handwritten digits (components that nobody labelled), and
-air quality with missing cells (imputation, checked on cells hidden on purpose).
+Each part has its own pictures in the output directory. Mixtures: the Old Faithful geyser (the
+bound, the evidence, and EM as an animation), handwritten digits (components that nobody labelled),
+and air quality with missing cells (imputation, checked on cells hidden on purpose). Beyond
+mixtures, in ``demo_models.py``: sequences of states, a level that moves, a trait, and factors.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 import minorant
-from minorant import _config, datasets, plots
+from minorant import _config, datasets, demo_models, plots
 from minorant.components import Full, Gaussian
 from minorant.evidence import impute
 from minorant.plots._style import INK, LABEL_SIZE, TICK_SIZE, dress, new_figure, one
@@ -42,7 +43,7 @@ def run(out_dir: Any, reporter: Reporter | None = None) -> list[str]:
     out.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     with _config.precision(np.dtype(np.float64)):
-        for part in (old_faithful, digits, air_quality):
+        for part in PARTS:
             for line in part(out):
                 lines.append(line)
                 if reporter is not None:
@@ -75,7 +76,9 @@ def old_faithful(out: Path) -> list[str]:
         tolerance=1e-4,
     )
     return [
-        *_heading("Old Faithful: length of eruptions and the wait to the next, 272 rows"),
+        *demo_models.heading(
+            "Old Faithful: length of eruptions and the wait to the next, 272 rows"
+        ),
         *_verdict(fit),
         *_component_table(fit),
         *evidence_lines(fit, table),
@@ -136,7 +139,9 @@ def digits(out: Path) -> list[str]:
     save(plots.climb(fit), out / "digits_climb.png")
     save(plots.responsibilities(fit, scores), out / "digits_responsibilities.png")
     return [
-        *_heading(f"Handwritten digits: 1797 images of 8 x 8, their first {_AXES} principal axes"),
+        *demo_models.heading(
+            f"Handwritten digits: 1797 images of 8 x 8, their first {_AXES} principal axes"
+        ),
         *_verdict(fit),
         f"No label was used. In {pure:.1%} of the images the true digit is the commonest one of "
         "their component.",
@@ -208,7 +213,9 @@ def air_quality(out: Path) -> list[str]:
     n_missing, d = int(np.isnan(values).sum()), values.shape[1]
     mixture, means, n_hidden = hidden_error(values)
     return [
-        *_heading(f"Air quality: {len(values)} days, {d} columns, {n_missing} cells missing"),
+        *demo_models.heading(
+            f"Air quality: {len(values)} days, {d} columns, {n_missing} cells missing"
+        ),
         *_verdict(fit),
         f"{n_hidden} observed ozone cells hidden, the model refitted, and the cells filled: off by "
         f"{mixture:.1f} parts per billion (root mean square); the column's mean is off by "
@@ -264,10 +271,6 @@ def _root_mean_square(difference: np.ndarray) -> float:
 # --- lines ---------------------------------------------------------------------------------------
 
 
-def _heading(title: str) -> list[str]:
-    return ["", title, "-" * len(title)]
-
-
 def _verdict(fit: minorant.Fit) -> list[str]:
     per_row = fit.bound / fit.n_rows
     return [
@@ -293,3 +296,14 @@ def _arrow(columns: dict[str, np.ndarray]) -> Any:
 
 def _any(array: np.ndarray) -> Any:
     return array
+
+
+PARTS = (
+    old_faithful,
+    digits,
+    air_quality,
+    demo_models.earthquakes,
+    demo_models.nile,
+    demo_models.law_school,
+    demo_models.penguins,
+)

@@ -12,18 +12,37 @@ import jax
 import numpy as np
 
 from minorant import _config, degeneracy
-from minorant._parameters import has_all_parameters
+from minorant._parameters import filled, has_all_parameters
 from minorant._progress import Progress, Reporter
 from minorant._types import Rows
 from minorant.answer import answer_of
 from minorant.climbing import DROPPED, Callback, Climb, Lanes, begin, lanes_from, launch, run
 from minorant.data import ArraySource
 from minorant.data.tables import as_table
-from minorant.models.base import AbstractTractableModel, count_components
-from minorant.preparation import Prepared, completed_block, prepare, subset
+from minorant.models.base import (
+    AbstractContinuousModel,
+    AbstractDiscreteModel,
+    AbstractExactModel,
+    AbstractTractableModel,
+    count_components,
+)
+from minorant.preparation import (
+    Prepared,
+    cast,
+    completed_block,
+    initial_block,
+    prepare,
+    subset,
+)
 from minorant.result import Fit, FitError
-from minorant.solvers import EM, Problem
-from minorant.solvers.starts import Starts, partitions, subsample, subsample_size
+from minorant.solvers import EM, AbstractSolver, Problem, QuasiNewton
+from minorant.solvers.starts import (
+    Starts,
+    partitions,
+    subsample,
+    subsample_groups,
+    subsample_size,
+)
 
 _SHORT_STEPS = 30
 _SAME_START = 1e-4
@@ -40,14 +59,16 @@ class Sample(NamedTuple):
 
 
 def fit(  # noqa: PLR0913
-    model: AbstractTractableModel,
+    model: AbstractExactModel,
     data: Any,
     *,
     weights: Any = None,
     labels: Any = None,
+    groups: Any = None,
+    inputs: Any = None,
     fixed: Callable[[Any], Any] | None = None,
     posterior: str = "auto",
-    solver: EM | None = None,
+    solver: AbstractSolver | None = None,
     starts: Starts | None = None,
     tolerance: float = 1e-7,
     max_steps: int = 2000,
@@ -62,18 +83,22 @@ def fit(  # noqa: PLR0913
     .. math:: \max_\theta \sum_i w_i \log p_\theta(x_i) \; (+ \log p(\theta))
 
     Args:
-        model: a tractable model; parameters that are None are learned from several starts, a
+        model: an exact model; parameters that are None are learned from several starts, a
             model whose parameters are all given is climbed from where it stands.
         data: (n, d) array, list, or data frame; NaN, None or NA where a cell is missing.
         weights: (n,) row weights; an integer weight counts as that many copies of the row.
         labels: (n,) known components, -1 where unknown.
+        groups: (n,) what belongs together, for models of groups: the sequence (its rows in the
+            order of time) or cluster of each row; None for one sequence.
+        inputs: (n, m) known covariates, for models that condition on them.
         fixed: selects the parameters that keep their given value, for example
             ``lambda m: (m.weights, m.component.mean)``.
         posterior: ``"auto"`` or ``"exact"``: which E-step.
-        solver: ``EM(acceleration, tolerance)``; None for the default.
+        solver: ``EM(acceleration, tolerance)`` or ``QuasiNewton(tolerance)``; None for EM where
+            the M-step is closed and quasi-Newton where it is not.
         starts: how many starts and of which kinds.
         tolerance: nats per row that may be left to gain at convergence.
-        max_steps: limit on EM steps of each climb.
+        max_steps: limit on steps of each climb.
         remedy: what to do when the best optimum has a collapsed or empty component: ``"floor"``
             keeps it on its floor, ``"reseed"`` puts it where the fit is worst and climbs again,
             ``"merge"`` goes on with one component fewer. It is named in ``fit.degenerate``.
@@ -101,12 +126,13 @@ def fit(  # noqa: PLR0913
     """
     began = time.perf_counter()
     _check_options(model, posterior, max_steps, tolerance, remedy)
+    solver = solver or default_solver(model, tolerance)
+    _check_solver(model, solver)
     _config.enable_compilation_cache()
-    table, names = as_table(data, weights, labels)
+    empty = model.allows_empty_rows()
+    table, names = as_table(data, weights, labels, groups, inputs, empty_rows=empty)
     prepared = prepare(model, table, names, fixed)
-    climb = Climb(
-        solver or EM(tolerance=tolerance), max_steps, Reporter(progress), callbacks, began
-    )
+    climb = Climb(solver, max_steps, Reporter(progress), callbacks, began)
     try:
         answer = _climbed(prepared, climb, starts or Starts(), remedy, random_state)
     finally:
@@ -116,7 +142,16 @@ def fit(  # noqa: PLR0913
     return answer
 
 
-def resume(fit: Fit, data: Any, *, weights: Any = None, labels: Any = None, **options: Any) -> Fit:
+def resume(  # noqa: PLR0913
+    fit: Fit,
+    data: Any,
+    *,
+    weights: Any = None,
+    labels: Any = None,
+    groups: Any = None,
+    inputs: Any = None,
+    **options: Any,
+) -> Fit:
     """Go on from where a fit ended (an interrupt, a step limit), step for step as if never stopped.
 
     Args:
@@ -124,6 +159,8 @@ def resume(fit: Fit, data: Any, *, weights: Any = None, labels: Any = None, **op
         data: the same table.
         weights: the same weights.
         labels: the same labels.
+        groups: the same groups.
+        inputs: the same inputs.
         options: ``max_steps`` (counted from the first step of all), ``solver``, ``tolerance``,
             ``progress``, ``callbacks``, as for ``fit``; the solver must accelerate alike.
 
@@ -141,11 +178,13 @@ def resume(fit: Fit, data: Any, *, weights: Any = None, labels: Any = None, **op
         >>> minorant.resume(short, rows).outcome.ok
         True
     """
-    table, names = as_table(data, weights, labels)
+    empty = fit.model.allows_empty_rows()
+    table, names = as_table(data, weights, labels, groups, inputs, empty_rows=empty)
     if len(names) != len(fit.names):
         raise ValueError(f"the fit has {len(fit.names)} columns; this table has {len(names)}.")
     began = time.perf_counter()
-    solver = options.pop("solver", None) or EM(tolerance=options.pop("tolerance", 1e-7))
+    solver = options.pop("solver", None)
+    solver = solver or default_solver(fit.model, options.pop("tolerance", 1e-7))
     climb = Climb(
         solver,
         options.pop("max_steps", 2000),
@@ -166,12 +205,27 @@ def resume(fit: Fit, data: Any, *, weights: Any = None, labels: Any = None, **op
     return answer_of(prepared, climb, lanes, "", "floor")
 
 
+def default_solver(model: AbstractExactModel, tolerance: float) -> AbstractSolver:
+    """EM where the M-step is closed, quasi-Newton on the evidence where it is not."""
+    if isinstance(model, AbstractTractableModel):
+        return EM(tolerance=tolerance)
+    return QuasiNewton(tolerance)
+
+
+def _check_solver(model: Any, solver: AbstractSolver) -> None:
+    if isinstance(solver, EM) and not isinstance(model, AbstractTractableModel):
+        raise TypeError(
+            f"{type(model).__name__} has no closed M-step, which EM needs: use "
+            "minorant.QuasiNewton, or no solver for the default."
+        )
+
+
 def _check_options(
     model: Any, posterior: str, max_steps: int, tolerance: float, remedy: str
 ) -> None:
-    if not isinstance(model, AbstractTractableModel):
+    if not isinstance(model, AbstractExactModel):
         raise TypeError(
-            f"model must be a tractable model such as minorant.Mixture; got {type(model).__name__}."
+            f"model must be an exact model such as minorant.Mixture; got {type(model).__name__}."
         )
     if posterior not in {"auto", "exact"}:
         raise ValueError(f"posterior must be 'auto' or 'exact'; got {posterior!r}.")
@@ -187,17 +241,22 @@ def _climbed(
     prepared: Prepared, climb: Climb, starts: Starts, remedy: str, random_state: int | None
 ) -> Fit:
     """Climb from the given parameters, or from several starts; then treat what collapsed."""
-    if has_all_parameters(prepared.template):
-        problem = Problem(prepared.template, prepared.source, prepared.fixed)
-        models = jax.tree.map(lambda leaf: np.asarray(leaf)[None], prepared.template)
-        lanes = run(climb, problem, begin(climb, problem, models, (0,)), prepared.spread)
-        return answer_of(prepared, climb, lanes, "", remedy)
     rng = np.random.default_rng(random_state)
+    template = prepared.template
+    if isinstance(template, AbstractContinuousModel) and not has_all_parameters(template):
+        started = template.initial(initial_block(prepared, rng), rng)
+        template = filled(template, cast(started, prepared.dtype))
+    if has_all_parameters(template):
+        return _climbed_from(prepared._replace(template=template), climb, remedy)
+    if not isinstance(template, AbstractDiscreteModel):
+        raise ValueError(
+            f"{type(template).__name__} does not say where to start: give all of its parameters."
+        )
     sample = _sample(prepared, rng)
-    weights = np.asarray(sample.block.weight[: len(sample.index)], dtype=float)
-    rows = np.asarray(sample.block.values[: len(sample.index)], dtype=float)
-    points = prepared.template.embedding(rows)
-    labels = partitions(rng, points, weights, count_components(prepared.template), starts)
+    m = len(sample.index)
+    weights = np.asarray(sample.block.weight[:m], dtype=float)
+    points = template.embedding(np.asarray(sample.block.values[:m], dtype=float))
+    labels = partitions(rng, points, weights, count_components(template), starts)
     lanes, note = _from_partitions(prepared, climb, sample, labels, starts.n_climbed)
     answer = answer_of(prepared, climb, lanes, note, remedy)
     if not answer.degenerate or remedy == "floor" or lanes.interrupted:
@@ -205,11 +264,22 @@ def _climbed(
     return _treated(prepared, climb, sample, answer, remedy)
 
 
+def _climbed_from(prepared: Prepared, climb: Climb, remedy: str) -> Fit:
+    """The climb from where the template stands."""
+    problem = Problem(prepared.template, prepared.source, prepared.fixed)
+    models = jax.tree.map(lambda leaf: np.asarray(leaf)[None], prepared.template)
+    lanes = run(climb, problem, begin(climb, problem, models, (0,)), prepared.spread)
+    return answer_of(prepared, climb, lanes, "", remedy)
+
+
 def _sample(prepared: Prepared, rng: np.random.Generator) -> Sample:
     table = prepared.table
     n, d = table.values.shape
     size = subsample_size(n, d, count_components(prepared.template))
-    index = subsample(rng, n, size, table.weights)
+    if prepared.template.is_grouped():
+        index = subsample_groups(rng, table.groups, n, size)
+    else:
+        index = subsample(rng, n, size, table.weights)
     whole = len(index) == n
     source = prepared.source if whole else subset(prepared, index)[0]
     return Sample(index, completed_block(prepared, index, rng), source, whole)

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from minorant._parameters import from_vector
+from minorant._parameters import from_vector, to_vector
+from minorant.models.base import count_components
 from minorant.result import Climbed, Fit, Optimum
 
 _SAME_OBJECTIVE = 1e-5
@@ -60,8 +61,7 @@ def _model(fit: Fit, climb: Climbed) -> Any:
 
 
 def _record(climb: Climbed, model: Any, found: list[Optimum]) -> Optimum:
-    k = model.n_components
-    distance, matching = (0.0, np.arange(k))
+    distance, matching = (0.0, np.arange(count_components(model)))
     if found:
         distance, matching = _matched(model, found[0].model)
     return Optimum(
@@ -88,6 +88,8 @@ def _matched(model: Any, reference: Any) -> tuple[float, Int[np.ndarray, " k"]]:
 
 def _components(model: Any) -> Float[np.ndarray, "k p"]:
     """Every component's parameters as one row, the weight among them."""
-    k = model.n_components
+    k = count_components(model)
+    if k == 1:
+        return np.asarray(to_vector(model), dtype=float)[None]
     leaves = [np.asarray(leaf, dtype=float) for leaf in jax.tree.leaves(model)]
     return np.concatenate([leaf.reshape(k, -1) for leaf in leaves if leaf.shape[:1] == (k,)], 1)

@@ -12,9 +12,19 @@ from jaxtyping import Float, Int
 
 from minorant._parameters import fixed_mask
 from minorant._types import Affine, PyTree, Rows
-from minorant.data import ArraySource, Layout, arrange, summarise
+from minorant.data import (
+    ArraySource,
+    Layout,
+    arrange,
+    arrange_compressed,
+    arrange_groups,
+    summarise,
+)
 from minorant.data.arrays import Table, aligned_zeros, bucket
-from minorant.models.base import AbstractTractableModel, count_components
+from minorant.models.base import AbstractExactModel, count_components
+from minorant.solvers.starts import subsample, subsample_groups
+
+_INITIAL_ROWS = 1 << 16
 
 
 class Prepared(NamedTuple):
@@ -24,7 +34,7 @@ class Prepared(NamedTuple):
     enough digits.
     """
 
-    template: AbstractTractableModel
+    template: AbstractExactModel
     table: Table
     units: Affine
     dtype: np.dtype
@@ -36,7 +46,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    model: AbstractTractableModel,
+    model: AbstractExactModel,
     table: Table,
     names: tuple[str, ...],
     fixed: Callable[[Any], Any] | None = None,
@@ -54,10 +64,28 @@ def prepare(
     model = model.configured(summary)
     units = model.standardiser(summary)
     template = cast(model.rescaled(units), dtype)
-    source, layout = arrange(table, units, dtype, template.shares_patterns())
+    source, layout = climbed_blocks(template, table, units, dtype)
     spread = max(float(np.abs(units.apply(e)).max()) for e in (summary.minimum, summary.maximum))
     mask = None if fixed is None else fixed_mask(template, fixed)
     return Prepared(template, table, units, dtype, source, layout, mask, names, spread)
+
+
+def blocks(
+    model: AbstractExactModel, table: Table, units: Affine, dtype: np.dtype, **options: Any
+) -> tuple[ArraySource, Layout]:
+    """The rows as this model wants them blocked."""
+    if model.is_grouped():
+        return arrange_groups(table, units, dtype)
+    return arrange(table, units, dtype, model.shares_patterns(), **options)
+
+
+def climbed_blocks(
+    model: AbstractExactModel, table: Table, units: Affine, dtype: np.dtype
+) -> tuple[ArraySource, Layout]:
+    """The rows as they are climbed on: compressed where the model allows."""
+    if model.compresses():
+        return arrange_compressed(table, units, dtype, model.shares_patterns())
+    return blocks(model, table, units, dtype)
 
 
 def compute_dtype(dtype: np.dtype) -> np.dtype:
@@ -73,10 +101,8 @@ def cast(model: PyTree, dtype: np.dtype) -> PyTree:
 
 def subset(prepared: Prepared, index: Int[np.ndarray, " m"]) -> tuple[ArraySource, Layout]:
     """Some rows as a source of their own, in the same units."""
-    table = prepared.table
-    weights, labels = (None if f is None else f[index] for f in (table.weights, table.labels))
-    part = Table(table.values[index], weights, labels)
-    return arrange(part, prepared.units, prepared.dtype, prepared.template.shares_patterns())
+    part = prepared.table.take(index)
+    return blocks(prepared.template, part, prepared.units, prepared.dtype)
 
 
 def completed_block(
@@ -84,16 +110,42 @@ def completed_block(
 ) -> Rows:
     """Some rows as one padded block, missing cells filled by draws from their column.
 
-    Only starts are chosen from it; the climb itself integrates missing cells out.
+    Only starts are chosen from it; the climb itself integrates missing cells out. Slot j of the
+    block is row ``index[j]``.
     """
     values = prepared.table.values[index]
     values = prepared.units.apply(np.where(np.isnan(values), _draws(values, rng), values))
+    part = prepared.table.take(index)
+    identity = Affine.identity(values.shape[1])
+    if prepared.template.is_grouped():
+        part = part._replace(values=values)
+        return _first_block(arrange_groups(part, identity, prepared.dtype, end_to_end=True)[0])
     block = aligned_zeros((bucket(len(index)), values.shape[1]), prepared.dtype)
     block[: len(index)] = values
     weight = np.zeros(len(block), dtype=prepared.dtype)
-    weights = prepared.table.weights
-    weight[: len(index)] = 1.0 if weights is None else weights[index]
+    weight[: len(index)] = 1.0 if part.weights is None else part.weights
     return Rows(block, weight)
+
+
+def initial_block(prepared: Prepared, rng: np.random.Generator) -> Rows:
+    """Rows in one block, missing cells marked: what a continuous model chooses its start from."""
+    table, template = prepared.table, prepared.template
+    n = len(table.values)
+    if template.is_grouped():
+        index = subsample_groups(rng, table.groups, n, _INITIAL_ROWS)
+        part = table.take(index)
+        source, _ = arrange_groups(part, prepared.units, prepared.dtype, end_to_end=True)
+    else:
+        if template.compresses() and not np.isnan(table.values).any():
+            return _first_block(prepared.source)
+        index = subsample(rng, n, _INITIAL_ROWS, table.weights)
+        part = table.take(index)
+        source, _ = arrange(part, prepared.units, prepared.dtype, False, len(index))
+    return _first_block(source)
+
+
+def _first_block(source: ArraySource) -> Rows:
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], source.segments[0].rows)
 
 
 def _draws(values: Float[np.ndarray, "m d"], rng: np.random.Generator) -> np.ndarray:

@@ -80,7 +80,10 @@ class Trace(NamedTuple):
 
 
 class Degenerate(NamedTuple):
-    """A component that collapsed or emptied, the rows it holds, and what was done about it."""
+    """A component that collapsed or emptied, the rows it holds, and what was done about it.
+
+    Of a model without components ``component`` is -1 and ``kind`` the whole sentence.
+    """
 
     component: int
     kind: str
@@ -89,6 +92,8 @@ class Degenerate(NamedTuple):
 
     def __str__(self) -> str:
         """One sentence."""
+        if self.component < 0:
+            return self.kind
         shown = ", ".join(map(str, self.rows[:8])) + (", ..." if len(self.rows) > 8 else "")
         held = f"rows {shown}" if self.rows else "no rows"
         return f"Component {self.component} {self.kind} (holds {held}); remedy: {self.remedy}."
@@ -155,6 +160,66 @@ class Evidence(NamedTuple):
         )
 
 
+class Parameter(NamedTuple):
+    """One parameter: its place in the model, its estimate and how well it is known."""
+
+    name: str
+    estimate: float
+    standard_error: float
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The 95% limits of the normal approximation."""
+        reach = 1.959963984540054 * self.standard_error
+        return self.estimate - reach, self.estimate + reach
+
+    def __str__(self) -> str:
+        """One line."""
+        low, high = self.limits
+        return (
+            f"{self.name:32s} {self.estimate:12.6g}  se {self.standard_error:10.4g}  "
+            f"[{low:.6g}, {high:.6g}]"
+        )
+
+
+class StandardErrors(NamedTuple):
+    """How well the parameters of a fit are known; see :mod:`minorant.evidence.uncertainty`.
+
+    Attributes:
+        model: the model's shape, a standard error in each parameter's place.
+        estimate: the fitted model.
+        covariance: (p, p) of the free coordinates.
+        robust: whether it is the sandwich.
+        sentence: what could not be had, and why.
+    """
+
+    model: Any
+    estimate: Any
+    covariance: Float[np.ndarray, "p p"]
+    robust: bool
+    sentence: str
+
+    def table(self) -> tuple[Parameter, ...]:
+        """Every entry that was learned, by name: ``component.mean[0, 1]``."""
+        from jax.tree_util import tree_leaves_with_path
+
+        rows = []
+        errors = tree_leaves_with_path(self.model)
+        values = tree_leaves_with_path(self.estimate)
+        for (path, error), (_, value) in zip(errors, values, strict=True):
+            name = "".join(str(key) for key in path).lstrip(".")
+            for index in np.ndindex(np.shape(error)):
+                if error[index] != 0.0:
+                    where = f"[{', '.join(map(str, index))}]" if index else ""
+                    entry = Parameter(name + where, float(value[index]), float(error[index]))
+                    rows.append(entry)
+        return tuple(rows)
+
+    def __str__(self) -> str:
+        """The table, and the sentence."""
+        return "\n".join([*map(str, self.table()), self.sentence])
+
+
 class Fit(NamedTuple):
     """The answer of a climb.
 
@@ -215,21 +280,25 @@ class Fit(NamedTuple):
         """The distinct optima, best first, components matched; see :mod:`minorant.optima`."""
         return importlib.import_module("minorant.optima").optima(self)
 
-    def posterior(self, X: Any) -> Any:  # noqa: N803
+    def posterior(self, X: Any, **keywords: Any) -> Any:  # noqa: N803
         """``p(z | x)`` of every row of ``X``; see :func:`minorant.evidence.posterior`."""
-        return _evidence().posterior(self, X)
+        return _evidence().posterior(self, X, **keywords)
 
     def evidence(self, X: Any, posterior: Any = None, **keywords: Any) -> Evidence:  # noqa: N803
         """``lower <= log p(X) <= upper``; see :func:`minorant.evidence.evidence`."""
         return _evidence().evidence(self, X, posterior, **keywords)
 
-    def log_evidence(self, X: Any) -> Float[np.ndarray, " n"]:  # noqa: N803
+    def log_evidence(self, X: Any, **keywords: Any) -> Float[np.ndarray, " n"]:  # noqa: N803
         """``log p(x)`` of every row of ``X``; see :func:`minorant.evidence.log_evidence`."""
-        return _evidence().log_evidence(self, X)
+        return _evidence().log_evidence(self, X, **keywords)
 
-    def labels(self, X: Any) -> np.ndarray:  # noqa: N803
+    def standard_errors(self, X: Any, **keywords: Any) -> StandardErrors:  # noqa: N803
+        """How well the parameters are known; see :func:`minorant.evidence.standard_errors`."""
+        return _evidence().standard_errors(self, X, **keywords)
+
+    def labels(self, X: Any, **keywords: Any) -> np.ndarray:  # noqa: N803
         """The most probable component of every row; see :func:`minorant.evidence.labels`."""
-        return _evidence().labels(self, X)
+        return _evidence().labels(self, X, **keywords)
 
     def impute(self, X: Any, **keywords: Any) -> Float[np.ndarray, "n d"]:  # noqa: N803
         """``X`` with its missing cells filled; see :func:`minorant.evidence.impute`."""
@@ -245,7 +314,7 @@ class Fit(NamedTuple):
             f"{self.outcome.value}",
             f"log p(X) = {self.bound:.6f} nats over {self.n_rows:g} rows "
             f"({self.bound / self.n_rows:.6f} per row), {self.n_parameters} parameters, "
-            f"{self.acceleration.steps} EM steps in {self.seconds:.2f} s.",
+            f"{self.acceleration.steps} steps in {self.seconds:.2f} s.",
             self.explanation,
             self.starts,
             *map(str, self.degenerate),

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minorant.cli.commands import Request, in_words
+from minorant.cli.arguments import Request
+from minorant.cli.builders import check_model_options, climbed_model
+from minorant.cli.commands import in_words
 from minorant.cli.faces import ESTIMATORS, GAUSSIAN, Face, Kinds, Numbers, named, optional
 from minorant.data.columns import COMPONENTS, Columns, infer
 from minorant.data.tables import NamedMatrix, as_labels, as_table, as_weights
@@ -34,6 +36,8 @@ def climbed(request: Request, table: pa.Table) -> tuple[Face, Fit]:
     Raises:
         ValueError: for an option, a column, weight, label or cell that cannot be used.
     """
+    if request.model not in ESTIMATORS:
+        return climbed_model(request, table)
     weights = optional(table, request.weights_column, "--weights-column")
     labels = optional(table, request.labels_column, "--labels-column")
     weights, labels = as_weights(weights, table.num_rows), as_labels(labels, table.num_rows)
@@ -54,12 +58,26 @@ def check_options(request: Request) -> None:
                 f"{_OPTIONS[name]} must be {in_words(OPTIONS[name])}; got {value}. Correct it, or "
                 "leave it out for the default."
             )
+    if request.model not in ESTIMATORS:
+        check_model_options(request)
+        _check_types(request)
+        return
+    for name in ("factors", "items", "family", "group", "time", "inputs", "random", "response"):
+        if getattr(request, name) not in (None, ()):
+            option = "--" + {"inputs": "input"}.get(name, name)
+            raise ValueError(f"{option} is not for --model {request.model}: leave it out.")
+    if request.components is None:
+        raise ValueError(f"--model {request.model} needs --components.")
     if request.covariance is not None and request.model == "latent-class":
         raise ValueError("--covariance is not for --model latent-class: leave it out.")
     if request.types and request.model != "mixture":
         raise ValueError(
             "--column is for --model mixture only: leave it out, or choose that model."
         )
+    _check_types(request)
+
+
+def _check_types(request: Request) -> None:
     for name, kind in request.types.items():
         if kind not in COMPONENTS:
             raise ValueError(

@@ -1,7 +1,6 @@
 """The commands, their options and their help.
 
-A ``{name}`` in an option's help is filled from ``estimators/options.py`` when the help is shown:
-sentence, range and default are declared there, once. Each command hands over to ``work.py`` or
+The arguments are declared in ``arguments.py``. Each command hands over to ``work.py`` or
 ``show.py``, which are imported only then.
 """
 
@@ -9,13 +8,41 @@ from __future__ import annotations
 
 import re
 import sys
-from enum import StrEnum
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 import minorant
+from minorant.cli.arguments import (
+    Components,
+    CovarianceOption,
+    Directory,
+    Drop,
+    Factors,
+    FamilyOption,
+    FitDirectory,
+    Group,
+    Input,
+    ItemsOption,
+    Labels,
+    MaxSteps,
+    ModelOption,
+    Output,
+    Overwrite,
+    Quiet,
+    Random,
+    Replace,
+    Request,
+    Response,
+    Rows,
+    Seed,
+    Starts,
+    Time,
+    Tolerance,
+    Types,
+    Weights,
+)
 
 EXIT_CODES = """\b
 Exit codes:
@@ -31,44 +58,6 @@ input or output. The first line of a CSV names the columns. Empty cells, NA, NaN
 None and N/A are missing; they are integrated out exactly. Messages count rows from 0,
 the header left out.
 """
-
-
-class Model(StrEnum):
-    """What ``--model`` may be."""
-
-    GAUSSIAN_MIXTURE = "gaussian-mixture"
-    MIXTURE = "mixture"
-    LATENT_CLASS = "latent-class"
-
-
-class Covariance(StrEnum):
-    """What ``--covariance`` may be."""
-
-    FULL = "full"
-    TIED = "tied"
-    DIAGONAL = "diagonal"
-    SPHERICAL = "spherical"
-
-
-class Request(NamedTuple):
-    """What ``minorant fit`` was asked."""
-
-    table: str
-    model: str
-    components: int
-    out: str
-    covariance: str | None
-    types: dict[str, str]
-    weights_column: str | None
-    labels_column: str | None
-    drop: tuple[str, ...]
-    starts: str | None
-    tolerance: float | None
-    max_steps: int | None
-    seed: int
-    overwrite: bool
-    quiet: bool
-    on_terminal: bool
 
 
 class Explained(TyperCommand):
@@ -123,85 +112,6 @@ A first session:
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-FitDirectory = Annotated[
-    str, typer.Argument(metavar="FIT", help="The directory that 'minorant fit' wrote.")
-]
-Rows = Annotated[
-    str, typer.Argument(metavar="TABLE", help="The table of rows; - for CSV on input.")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there.")]
-Seed = Annotated[
-    int,
-    typer.Option(
-        metavar="INT",
-        min=0,
-        help="Seed of everything that is drawn; the same seed gives the same answer.",
-    ),
-]
-Output = Annotated[
-    str,
-    typer.Option("--out", "-o", metavar="TABLE", help="The table to write; - for CSV on output."),
-]
-
-
-ModelOption = Annotated[
-    Model,
-    typer.Option(
-        metavar="MODEL",
-        help="gaussian-mixture: columns of numbers. mixture: columns of any types, independent "
-        "given the component. latent-class: columns of categories.",
-    ),
-]
-Components = Annotated[
-    int, typer.Option("--components", "-k", metavar="INT", help="{n_components}")
-]
-Directory = Annotated[
-    str, typer.Option("--out", "-o", metavar="DIR", help="The directory to write.")
-]
-CovarianceOption = Annotated[
-    Covariance | None,
-    typer.Option(
-        metavar="SHAPE",
-        help="For columns of numbers: full (one matrix per component), tied (one matrix for "
-        "all), diagonal (one variance per column and component) or spherical (one variance "
-        "per component).  [default: full]",
-    ),
-]
-Types = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=TYPE",
-        help="The type of a column, in place of the one inferred: gaussian, student-t, "
-        "log-normal, gamma, exponential, von-mises, poisson, negative-binomial, bernoulli or "
-        "categorical. May be repeated.",
-    ),
-]
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="The column of row weights, 0 or more; a whole weight counts as that many copies.",
-    ),
-]
-Labels = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="The column of known components, 0 to K-1; -1 or missing where unknown.",
-    ),
-]
-Drop = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME", help="A column to leave out. May be repeated."),
-]
-Starts = Annotated[str | None, typer.Option(metavar="INT|auto", help="{n_init}")]
-Tolerance = Annotated[float | None, typer.Option(metavar="NATS", help="{tol}")]
-MaxSteps = Annotated[int | None, typer.Option(metavar="INT", help="{max_iter}")]
-Replace = Annotated[bool, typer.Option("--overwrite", help="Replace the fit that is in DIR.")]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress bar and no notes, only the result.")
-]
-
 
 def _version(asked: bool) -> None:
     if asked:
@@ -226,6 +136,12 @@ Examples:
   minorant fit penguins.csv --model mixture --components 3 --drop year --out FIT/
   minorant fit counts.parquet --model mixture -k 4 --column visits=poisson --out FIT/
   minorant fit answers.csv --model latent-class -k 2 --weights-column n --out FIT/
+  minorant fit tests.csv --model factor-analysis --factors 2 --out FIT/
+  minorant fit visits.csv --model hidden-markov -k 3 --group patient --time day --out FIT/
+  minorant fit flows.csv --model state-space --factors 1 --time year --out FIT/
+  minorant fit exam.csv --model latent-trait --items 2pl --out FIT/
+  minorant fit seeds.csv --model mixed-model --response germinated --input seed --group plate \\
+    --family bernoulli --out FIT/
   cat rows.csv | minorant fit - --model gaussian-mixture -k 3 --out FIT/
 
 {TABLES}
@@ -234,10 +150,18 @@ Examples:
 def fit(  # noqa: PLR0913
     table: Rows,
     model: ModelOption,
-    components: Components,
     out: Directory,
+    components: Components = None,
+    factors: Factors = None,
     covariance: CovarianceOption = None,
     column: Types = None,
+    group: Group = None,
+    time: Time = None,
+    response: Response = None,
+    input: Input = None,  # noqa: A002 - the name of the option
+    random: Random = None,
+    family: FamilyOption = None,
+    items: ItemsOption = None,
     weights_column: Weights = None,
     labels_column: Labels = None,
     drop: Drop = None,
@@ -268,6 +192,14 @@ def fit(  # noqa: PLR0913
         overwrite=overwrite,
         quiet=quiet,
         on_terminal=sys.stderr.isatty(),
+        factors=factors,
+        items=items.value if items else None,
+        family=family.value if family else None,
+        group=group,
+        time=time,
+        inputs=tuple(input or ()),
+        random=tuple(random or ()),
+        response=response,
     )
     raise typer.Exit(run_fit(request))
 

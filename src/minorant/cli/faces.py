@@ -83,12 +83,16 @@ class Face(NamedTuple):
 
     model: str
     columns: Numbers | Kinds
+    group: str | None = None
+    time: str | None = None
+    inputs: tuple[str, ...] = ()
 
     def extra(self) -> dict[str, Any]:
         """What is kept beside the fit."""
         kinds = self.columns
         kept = kinds.columns.to_json() if isinstance(kinds, Kinds) else None
-        return {"model": self.model, "columns": kept}
+        where = {"group": self.group, "time": self.time, "inputs": list(self.inputs)}
+        return {"model": self.model, "columns": kept, **where}
 
     def refilled(self, table: pa.Table, before: NamedMatrix, filled: np.ndarray) -> pa.Table:
         """The table with the cells that were missing in ``before`` taken from ``filled``."""
@@ -117,7 +121,9 @@ def face_of(directory: str, fit: Fit) -> Face:
     extra = load_extra(directory) or {}
     kept = extra.get("columns")
     columns = Numbers(fit.names) if kept is None else Kinds(Columns.from_json(kept))
-    return Face(extra.get("model", type(fit.model).__name__), columns)
+    name = extra.get("model", type(fit.model).__name__)
+    inputs = tuple(extra.get("inputs", ()))
+    return Face(name, columns, extra.get("group"), extra.get("time"), inputs)
 
 
 # --- columns -------------------------------------------------------------------------------------

@@ -30,21 +30,26 @@ def _head(fit: Any, face: Face) -> list[str]:
     kinds = columns.columns.components if isinstance(columns, Kinds) else ()
     named = map(" ".join, zip(fit.names, (f"({kind})" for kind in kinds), strict=True))
     shown = ", ".join(named if kinds else fit.names)
-    return [f"{face.model} with {fit.model.n_components} components of the columns {shown}."]
+    parts = f" with {fit.model.n_components} components" if _is_discrete(fit) else ""
+    return [f"{face.model}{parts} of the columns {shown}."]
 
 
 def _evidence(fit: Any) -> list[str]:
     return [
         f"Evidence: {fit.bound:.6f} <= log p(X) <= {fit.bound:.6f} nats (gap 0): the posterior is "
-        "exact, so the bound equals log p(X).",
+        "exact, so the bound equals log p(X)."
+        if fit.model.is_exact()
+        else f"Evidence: log p(X) is about {fit.bound:.6f} nats, by quadrature: an estimate, not a "
+        "bound.",
         f"BIC {fit.bic:.6f}, AIC {fit.aic:.6f}; smaller is better.",
     ]
 
 
 def _parameters(fit: Any, face: Face) -> list[str]:
     """One line per parameter of every column, one column per component."""
-    weights = np.asarray(fit.model.weights)
-    lines = {"component": np.arange(len(weights)), "weight": weights}
+    if not _is_discrete(fit):
+        return _of_continuous(fit)
+    lines = _of_states(fit.model)
     component = fit.model.component
     parts = getattr(component, "parts", (component,))
     places = getattr(component, "columns", (range(len(fit.names)),))
@@ -53,6 +58,53 @@ def _parameters(fit: Any, face: Face) -> list[str]:
     cells = zip(*([name, *map(_cell, values)] for name, values in lines.items()), strict=True)
     header, *rows = map(list, cells)
     return _aligned({header[0]: header[1:]} | {row[0]: row[1:] for row in rows})
+
+
+def _is_discrete(fit: Any) -> bool:
+    from minorant.models import AbstractDiscreteModel
+
+    return isinstance(fit.model, AbstractDiscreteModel)
+
+
+def _of_states(model: Any) -> dict[str, np.ndarray]:
+    """What is said of the components themselves: weights, or how a sequence moves among them."""
+    found = {"component": np.arange(model.n_components)}
+    if hasattr(model, "weights"):
+        return found | {"weight": np.asarray(model.weights)}
+    moves = {f"moves on to {j}": column for j, column in enumerate(np.asarray(model.transition).T)}
+    return found | {"begins here": np.asarray(model.initial), **moves}
+
+
+def _of_continuous(fit: Any) -> list[str]:
+    """Every learned array: one line for each column of the table where it has one."""
+    paragraphs: list[str] = []
+    for name, value in learned(fit.model).items():
+        rows = np.asarray(value, dtype=float)
+        if rows.ndim == 0:
+            paragraphs.append(f"{name} {_cell(float(rows))}")
+            continue
+        table = rows.reshape(len(rows), -1)
+        heads = fit.names if len(table) == len(fit.names) else map(str, range(len(table)))
+        cells = {"": list(heads)} | {str(j): column for j, column in enumerate(table.T)}
+        paragraphs += ["", f"{name}:", *_aligned(cells)]
+    return paragraphs[1:] if paragraphs[:1] == [""] else paragraphs
+
+
+def learned(module: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    """The learned arrays of a model by name, those of its parts after the part's name."""
+    found = {}
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name)
+        if field.metadata.get("static") or field.metadata.get("constraint", "") is None:
+            continue
+        items = enumerate(value) if isinstance(value, tuple) else ((None, value),)
+        for place, item in items:
+            name = prefix + field.name + ("" if place is None else f"[{place}]")
+            if dataclasses.is_dataclass(item):
+                found |= learned(item, f"{name}.")
+            elif isinstance(item, np.ndarray):
+                found[name] = item
+    return found
 
 
 def _of_part(part: Any, names: list[str], labels: list[str]) -> dict[str, np.ndarray]:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from minorant.cli import INTERRUPTED, NOT_CONVERGED, OK
-from minorant.cli.commands import Request
+from minorant.cli.arguments import Request
 from minorant.cli.faces import face_of, optional
+from minorant.cli.sequences import steps_of
 from minorant.data.files import STANDARD, check_target, read_table, write_table
 
 _MASS = "responsibility_"
@@ -81,11 +82,12 @@ def run_score(
     face = face_of(directory, fit)
     rows = read_table(table, face.columns.texts)
     weights = as_weights(optional(rows, weights_column, "--weights-column"), rows.num_rows)
-    matrix = face.columns.encode(rows)
-    density = evidence.log_evidence(fit, matrix)
+    steps = steps_of(face, rows, face.columns.encode(rows))
+    density = evidence.log_evidence(fit, steps.matrix, **steps.keywords())[steps.placed]
     if out is not None:
-        probability = np.exp(np.asarray(evidence.posterior(fit, matrix).log_probability))
-        write_table(out, _scores(density, probability), overwrite=overwrite)
+        found = told(evidence.posterior(fit, steps.matrix, **steps.keywords()))
+        columns = {name: cells[steps.placed] for name, cells in found.items()}
+        write_table(out, {"log_density": density, **columns}, overwrite=overwrite)
     weights = np.ones(len(density)) if weights is None else weights
     counted = weights > 0
     total = float(np.sum(density[counted] * weights[counted]))
@@ -94,9 +96,23 @@ def run_score(
     print(f"mean log p(x)   {total / float(weights.sum())!r} nats per row", file=stream)
 
 
-def _scores(density: np.ndarray, probability: np.ndarray) -> dict[str, np.ndarray]:
-    columns = {"log_density": density, "component": np.argmax(probability, axis=0)}
-    return columns | {f"{_MASS}{k}": mass for k, mass in enumerate(probability)}
+def told(posterior: Any) -> dict[str, np.ndarray]:
+    """What a posterior says of each row: the component, or means and standard deviations."""
+    from minorant.posteriors import Categorical
+
+    if isinstance(posterior, Categorical):
+        probability = np.exp(np.asarray(posterior.log_probability))
+        masses = {f"{_MASS}{k}": mass for k, mass in enumerate(probability)}
+        return {"component": np.argmax(probability, axis=0), **masses}
+    means, covariance = np.asarray(posterior.mean), np.asarray(posterior.covariance)
+    spread = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+    spread = np.broadcast_to(spread, means.shape)
+    pairs = enumerate(zip(means.T, spread.T, strict=True))
+    return {
+        name: cells
+        for j, (mean, deviation) in pairs
+        for name, cells in ((f"latent_{j}", mean), (f"standard_error_{j}", deviation))
+    }
 
 
 def run_sample(
@@ -111,6 +127,8 @@ def run_sample(
     values, components = evidence.sample(fit, rows, random_state=seed)
     columns = dict(face.columns.decode(values))
     if with_component:
+        if components.ndim > 1:
+            raise ValueError(f"--with-component is not for {face.model}: it has no components.")
         columns["component"] = components
     write_table(out, columns, overwrite=overwrite)
 
@@ -126,8 +144,11 @@ def run_impute(
     face = face_of(directory, fit)
     rows = read_table(table, face.columns.texts)
     matrix = face.columns.encode(rows)
-    filled = evidence.impute(fit, matrix, draw=draw, random_state=seed)
-    filled = filled if draw else face.with_categories(fit, matrix, filled)
+    steps = steps_of(face, rows, matrix)
+    options = {"draw": draw, "random_state": seed, **steps.keywords()}
+    filled = evidence.impute(fit, steps.matrix, **options)[steps.placed]
+    grouped = fit.model.is_grouped()
+    filled = filled if draw or grouped else face.with_categories(fit, matrix, filled)
     write_table(out, face.refilled(rows, matrix, filled), overwrite=overwrite)
 
 

@@ -1,7 +1,6 @@
 """Observation densities p(x | k), with k stacked on the first axis; imported when first used."""
 
-from importlib import import_module as _import_module
-from typing import Any
+from minorant._lazy import lazily
 
 _NAMES = {
     "Bernoulli": "bernoulli",
@@ -13,6 +12,7 @@ _NAMES = {
     "Diagonal": "scalar_covariance",
     "Dirichlet": "priors",
     "Exponential": "exponential",
+    "FactorAnalyser": "factor_analyser",
     "Full": "matrix_covariance",
     "Gamma": "gamma",
     "GammaPrior": "priors",
@@ -30,14 +30,4 @@ _NAMES = {
 }
 
 __all__ = list(_NAMES)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a component when it is first used."""
-    if name in _NAMES:
-        return getattr(_import_module(f"minorant.components.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'minorant.components' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _NAMES)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from minorant import _factors
 from minorant._parameters import from_vector, has_all_parameters, hold, to_vector
 from minorant._types import Array, PyTree
 
@@ -74,7 +75,7 @@ def maximum(
 
 def newton_step(gradient: Float[Array, " p"], curvature: Float[Array, "p p"]) -> Float[Array, " p"]:
     """``|C|^-1 g``: Newton's step with every curvature counted as positive, so that it climbs."""
-    values, vectors = jnp.linalg.eigh(curvature)
+    values, vectors = (part[0] for part in _factors.eigh(curvature[None]))
     size = jnp.abs(values)
     least = 1e-3 * jnp.sqrt(jnp.finfo(size.dtype).eps) * size.max() + jnp.finfo(size.dtype).tiny
     return vectors @ ((vectors.T @ gradient) / jnp.maximum(size, least))
@@ -88,15 +89,15 @@ def scored_step(
     Directions are told apart in the metric of ``scores``, the sum of outer products of the rows'
     scores: a density with kinks has no curvature there (Laplace), but its scores know the scale.
     """
-    factor = jnp.linalg.cholesky(_lifted(scores))
+    factor = _factors.cholesky(_lifted(scores))
 
     def whiten(array: Array) -> Array:
-        return jax.scipy.linalg.solve_triangular(factor, array, lower=True)
+        return _factors.solve_triangular(factor, array)
 
-    values, vectors = jnp.linalg.eigh(whiten(whiten(curvature).T))
+    values, vectors = (part[0] for part in _factors.eigh(whiten(whiten(curvature).T)[None]))
     size = jnp.where(values > _NO_CURVATURE, values, 1.0)
     half = vectors @ ((vectors.T @ whiten(gradient)) / size)
-    return jax.scipy.linalg.solve_triangular(factor.T, half, lower=False)
+    return _factors.solve_triangular(factor.T, half, lower=False)
 
 
 def with_prior(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from minorant import _linalg
+from minorant import _factors, _linalg
 from minorant._parameters import constant, given, keep, parameter, real
 from minorant._types import Affine, Array, Key, PyTree, Rows, Summary
 from minorant.components import autodiff, base
@@ -97,7 +97,7 @@ class Gaussian(base.AbstractComponent):
     def sample(self, key: Key, labels: Int[Array, " n"]) -> Float[Array, "n d"]:
         """``m_z + L_z e``."""
         mean = given(self.mean)
-        factor = jnp.linalg.cholesky(self.structure.matrices(given(self.covariance), *mean.shape))
+        factor = _factors.cholesky(self.structure.matrices(given(self.covariance), *mean.shape))
         noise = jax.random.normal(key, (len(labels), mean.shape[1]), dtype=factor.dtype)
         return mean[labels] + jnp.einsum("nij,nj->ni", factor[labels], noise)
 

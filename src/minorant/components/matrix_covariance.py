@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from minorant import _linalg
+from minorant import _factors, _linalg
 from minorant._parameters import PositiveDefinite, given
 from minorant._types import Affine, Array, Rows
 from minorant.components import missing_set
@@ -171,9 +171,7 @@ class Tied(AbstractCovariance):
 
 def prepared_matrix(mean: Array, covariance: Array) -> PreparedMatrix:
     """Whiteners ``W`` with ``W^T W = S^-1`` and the natural parameters of the squared distance."""
-    factor = jax.lax.linalg.cholesky(jnp.asarray(covariance), symmetrize_input=False)
-    eye = jnp.broadcast_to(jnp.eye(mean.shape[1], dtype=mean.dtype), factor.shape)
-    whitener = jax.scipy.linalg.solve_triangular(factor, eye, lower=True)
+    factor, whitener = _factors.factored(jnp.asarray(covariance))
     precision = jnp.swapaxes(whitener, -1, -2) @ whitener
     linear = jnp.einsum("kij,kj->ki", precision, mean)
     twice = jnp.asarray(2.0 - np.eye(mean.shape[1]), dtype=mean.dtype)
@@ -247,7 +245,7 @@ def matrix_deviance(
     count: Float[Array, " k"], scatter: Float[Array, "k d d"], matrices: Float[Array, "k d d"]
 ) -> Float[Array, " k"]:
     """``n log |2 pi S| + tr(S^-1 scatter)``."""
-    factor = jnp.linalg.cholesky(matrices)
+    factor = _factors.cholesky(matrices)
     log_determinant = _linalg.log_determinant_from_cholesky(factor)
     trace = (_linalg.inverse_from_cholesky(factor) * scatter).sum((1, 2))
     return count * (log_determinant + scatter.shape[1] * _linalg.LOG_TWO_PI) + trace
@@ -266,7 +264,7 @@ def pattern_distances(
     """Distances and log-determinants of rows that share one pattern of observed cells."""
     factor, _ = _pattern_factor(mask, prepared.covariance)
     away = jnp.where(mask, values - prepared.mean[:, None, :], 0.0)
-    white = jax.scipy.linalg.solve_triangular(factor, jnp.swapaxes(away, 1, 2), lower=True)
+    white = _factors.solve_triangular(factor, jnp.swapaxes(away, 1, 2))
     return (white * white).sum(1), _linalg.log_determinant_from_cholesky(factor)[:, None]
 
 
@@ -275,7 +273,7 @@ def pattern_completion(
 ) -> tuple[Float[Array, "k n d"], Float[Array, "k d d"]]:
     """Completed rows ``x_hat`` and the covariance C of what is missing, for one pattern."""
     factor, masked = _pattern_factor(mask, prepared.covariance)
-    gain = jax.scipy.linalg.cho_solve((factor, True), jnp.swapaxes(masked, 1, 2))
+    gain = _factors.cho_solve(factor, jnp.swapaxes(masked, 1, 2))
     away = jnp.where(mask, values - prepared.mean[:, None, :], 0.0)
     guess = prepared.mean[:, None, :] + away @ gain
     missing = ~mask[:, None] & ~mask
@@ -298,7 +296,7 @@ def _pattern_factor(mask: Array, covariance: Array) -> tuple[Array, Array]:
     """Cholesky factor of ``M S M + (I - M)`` and ``S M``."""
     both = mask[:, None] & mask
     eye = jnp.eye(mask.shape[0], dtype=covariance.dtype)
-    factor = jnp.linalg.cholesky(jnp.where(both, covariance, jnp.where(mask, 0.0, eye)))
+    factor = _factors.cholesky(jnp.where(both, covariance, jnp.where(mask, 0.0, eye)))
     return factor, jnp.where(mask, covariance, 0.0)
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from minorant import _factors
 from minorant._parameters import given
 from minorant._types import Affine, Array, Summary
 from minorant.components.covariance import Pseudo
@@ -105,9 +106,9 @@ class InverseWishart(eqx.Module):
             variance = jnp.diagonal(matrices, axis1=1, axis2=2)
             scale = jnp.diagonal(pseudo.scale)
             return -0.5 * (pseudo.extra * jnp.log(variance) + scale / variance).sum()
-        factor = jnp.linalg.cholesky(matrices)
+        factor = _factors.cholesky(matrices)
         log_determinant = 2.0 * jnp.log(jnp.diagonal(factor, axis1=1, axis2=2)).sum()
-        inverse = jnp.linalg.inv(matrices)
+        inverse = _factors.inverse(matrices)
         trace = jnp.einsum("mij,ji->", inverse, pseudo.scale)
         return -0.5 * (pseudo.extra * log_determinant + trace)
 

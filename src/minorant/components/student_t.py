@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from minorant import _linalg
+from minorant import _factors, _linalg
 from minorant._parameters import Positive, constant, given, keep, parameter, real
 from minorant._types import Affine, Array, Key, PyTree, Rows, Summary
 from minorant.components import base, gaussian
@@ -163,7 +163,7 @@ class StudentT(base.AbstractComponent):
         """``m + u^(-1/2) L e``."""
         row_key, tail_key = jax.random.split(key)
         k, d = given(self.mean).shape
-        factor = jnp.linalg.cholesky(self.structure.matrices(given(self.scale), k, d))
+        factor = _factors.cholesky(self.structure.matrices(given(self.scale), k, d))
         noise = jax.random.normal(row_key, (labels.shape[0], d), dtype=factor.dtype)
         half = 0.5 * given(self.degrees)[labels]
         u = _precisions(tail_key, half, half)

@@ -2,6 +2,17 @@
 
 from minorant.data.arrays import ArraySource, Layout, Segment, arrange
 from minorant.data.base import AbstractSource
+from minorant.data.grouped import arrange_groups
+from minorant.data.moments import arrange_compressed
 from minorant.data.summary import summarise
 
-__all__ = ["AbstractSource", "ArraySource", "Layout", "Segment", "arrange", "summarise"]
+__all__ = [
+    "AbstractSource",
+    "ArraySource",
+    "Layout",
+    "Segment",
+    "arrange",
+    "arrange_compressed",
+    "arrange_groups",
+    "summarise",
+]

@@ -119,11 +119,24 @@ class Layout(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A checked table: float cells with NaN where missing, weights and known labels or None."""
+    """A checked table: float cells with NaN where missing; what else there is of each row, or None.
+
+    ``groups`` numbers from 0 what belongs together, in order of appearance; ``inputs`` are known
+    covariates.
+    """
 
     values: Float[np.ndarray, "n d"]
     weights: Float[np.ndarray, " n"] | None = None
     labels: Int[np.ndarray, " n"] | None = None
+    groups: Int[np.ndarray, " n"] | None = None
+    inputs: Float[np.ndarray, "n m"] | None = None
+
+    def take(self, index: Int[np.ndarray, " m"]) -> Table:
+        """Some of the rows, groups renumbered."""
+        parts = [None if field is None else field[index] for field in self]
+        if parts[3] is not None:
+            parts[3] = np.unique(parts[3], return_inverse=True)[1].ravel()
+        return Table(*parts)  # pyright: ignore[reportArgumentType]
 
 
 def arrange(
@@ -144,7 +157,7 @@ def arrange(
     """
     block_rows = block_rows or rows_per_block(table.values.shape[1], np.dtype(dtype).itemsize)
     pieces = _pieces(table.values, shares_patterns, block_rows)
-    segments = [_segment(table, units, dtype, slots, kind) for slots, kind in pieces]
+    segments = [segment_of(table, units, dtype, slots, kind) for slots, kind in pieces]
     total = len(table.values) if table.weights is None else table.weights.sum()
     source = ArraySource(tuple(segments), np.asarray(total, dtype=dtype))
     return source, Layout(tuple(slots.ravel() for slots, _ in pieces), len(table.values))
@@ -227,7 +240,10 @@ def _pattern_slots(index: np.ndarray, pattern: np.ndarray, size: int) -> np.ndar
     return slots
 
 
-def _segment(table: Table, units: Affine, dtype: np.dtype, slots: np.ndarray, kind: str) -> Segment:
+def segment_of(
+    table: Table, units: Affine, dtype: np.dtype, slots: np.ndarray, kind: str
+) -> Segment:
+    """One segment: the rows named in ``slots`` (blocks, rows), -1 for padding."""
     shape = slots.shape
     taken = (slots >= 0).ravel()
     values = _standardised(table.values, units, dtype, slots)
@@ -242,7 +258,8 @@ def _segment(table: Table, units: Affine, dtype: np.dtype, slots: np.ndarray, ki
         weight[taken] = table.weights[slots.ravel()[taken]]
     absent = None if observed is None or kind != "absent" else _absent(observed)
     labels = _labels(table.labels, slots)
-    rows = Rows(values, weight.reshape(shape), observed, labels, absent)
+    inputs = None if table.inputs is None else _inputs(table.inputs, slots, dtype)
+    rows = Rows(values, weight.reshape(shape), observed, labels, absent, None, inputs)
     used = int((slots[:, 0] >= 0).sum())
     return Segment(rows, np.asarray(min(used + used % 2, len(slots)), dtype=np.int32))
 
@@ -268,6 +285,11 @@ def _standardised(
         taken = slots.ravel() >= 0
         out[taken] = units.apply(values[slots.ravel()[taken]])
     return out.reshape(*slots.shape, d)
+
+
+def _inputs(inputs: np.ndarray, slots: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    taken = np.where(slots >= 0, slots, 0)
+    return np.where((slots >= 0)[..., None], inputs[taken], 0.0).astype(dtype)
 
 
 def _labels(labels: np.ndarray | None, slots: np.ndarray) -> np.ndarray | None:

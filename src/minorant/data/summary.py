@@ -47,9 +47,19 @@ def _extremes(values: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarra
         if weight is not None:
             block = block[weight > 0]
         if len(block):
-            minimum = np.fmin(minimum, np.fmin.reduce(block, axis=0))
-            maximum = np.fmax(maximum, np.fmax.reduce(block, axis=0))
+            least, most = (np.fmin, np.fmax) if has_gaps(block) else (np.minimum, np.maximum)
+            minimum = np.fmin(minimum, least.reduce(block, axis=0))
+            maximum = np.fmax(maximum, most.reduce(block, axis=0))
     return minimum, maximum
+
+
+def has_gaps(block: np.ndarray) -> bool:
+    """Whether a cell is missing, by one product: a sum over a NaN is NaN.
+
+    It may also say so of a block whose sums overflow, which costs time and nothing else.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isnan(np.ones(len(block), block.dtype) @ block).any())
 
 
 def _sums(
@@ -58,21 +68,27 @@ def _sums(
     """Observed weight and weighted sum of ``x / unit``, or of its square about ``centre``."""
     count, total = np.zeros(values.shape[1]), np.zeros(values.shape[1])
     for block, weight in _blocks(values, weights):
-        scaled = block / unit if centre is None else (block / unit - centre) ** 2
-        seen = ~np.isnan(scaled)
-        if not seen.all():
-            scaled = np.where(seen, scaled, 0.0)
-        if weight is None:
-            count, total = count + seen.sum(0), total + scaled.sum(0)
+        weight = np.ones(len(block)) if weight is None else weight
+        scaled = block / unit
+        if centre is not None:
+            scaled -= centre
+            np.square(scaled, out=scaled)
+        if has_gaps(block):
+            seen = ~np.isnan(scaled)
+            count, scaled = count + weight @ seen, np.where(seen, scaled, 0.0)
         else:
-            count, total = count + weight @ seen, total + weight @ scaled
+            count = count + weight.sum()
+        total = total + weight @ scaled
     return count, total
 
 
 def _blocks(values: np.ndarray, weights: np.ndarray | None):  # noqa: ANN202
     for start in range(0, len(values), _BLOCK):
         stop = start + _BLOCK
-        yield values[start:stop].astype(float), None if weights is None else weights[start:stop]
+        yield (
+            values[start:stop].astype(float, copy=False),
+            None if weights is None else weights[start:stop],
+        )
 
 
 def _reject_empty(minimum: np.ndarray, names: tuple[str, ...]) -> None:

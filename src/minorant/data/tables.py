@@ -17,8 +17,14 @@ class NamedMatrix(NamedTuple):
     names: tuple[str, ...]
 
 
-def as_table(
-    data: Any, weights: Any = None, labels: Any = None, *, empty_rows: bool = False
+def as_table(  # noqa: PLR0913
+    data: Any,
+    weights: Any = None,
+    labels: Any = None,
+    groups: Any = None,
+    inputs: Any = None,
+    *,
+    empty_rows: bool = False,
 ) -> tuple[Table, tuple[str, ...]]:
     """A table of floats with NaN where missing, and the names of its columns.
 
@@ -26,19 +32,29 @@ def as_table(
         data: (n, d) array, nested list, or a pandas, polars or arrow table of numbers.
         weights: (n,) non-negative, or None.
         labels: (n,) known components, -1 or NaN where unknown, or None.
+        groups: (n,) what belongs together: the identity of each row's sequence or cluster, or None.
+        inputs: (n, m) known covariates, or None.
         empty_rows: let rows without any observed cell through: they can be scored, not learned
             from.
 
     Raises:
         ValueError: when it is not a table, is empty, holds infinities, an all-missing row, or when
-            weights or labels are of the wrong length or range.
+            weights, labels, groups or inputs are of the wrong length or range.
     """
     values, names = _matrix(data)
     # Sums depend on the order in memory in their last bit: the same rows, the same fit.
     values = np.ascontiguousarray(values)
     _check_cells(values, names, empty_rows)
     n = len(values)
-    return Table(values, as_weights(weights, n), as_labels(labels, n)), names
+    table = Table(
+        values,
+        as_weights(weights, n),
+        as_labels(labels, n),
+        as_groups(groups, n),
+        as_inputs(inputs, n),
+    )
+    _check_even_weights(table)
+    return table, names
 
 
 def as_weights(weights: Any, n: int) -> Float[np.ndarray, " n"] | None:
@@ -82,6 +98,61 @@ def as_labels(labels: Any, n: int) -> Int[np.ndarray, " n"] | None:
             f"labels must be whole numbers from 0, or -1 where unknown; row {row} has {array[row]}."
         )
     return array.astype(np.int64)
+
+
+def as_groups(groups: Any, n: int) -> Int[np.ndarray, " n"] | None:
+    """Groups numbered in order of first appearance, or None.
+
+    Raises:
+        ValueError: for a wrong length or a row whose group is missing.
+    """
+    if groups is None:
+        return None
+    array = np.asarray(groups)
+    if array.shape != (n,):
+        raise ValueError(f"groups must have one entry per row, shape ({n},); got {array.shape}.")
+    numbers: dict[Any, int] = {}
+    codes = np.empty(n, dtype=np.int64)
+    for row, name in enumerate(array.tolist()):
+        if name is None or name != name:  # noqa: PLR0124 - NaN is unequal to itself
+            raise ValueError(f"groups must name the group of every row; row {row} has none.")
+        codes[row] = numbers.setdefault(name, len(numbers))
+    return codes
+
+
+def as_inputs(inputs: Any, n: int) -> Float[np.ndarray, "n m"] | None:
+    """Checked covariates, or None.
+
+    Raises:
+        ValueError: for a wrong shape, or a cell that is missing or infinite.
+    """
+    if inputs is None:
+        return None
+    array, names = _matrix(inputs if np.ndim(inputs) != 1 else np.asarray(inputs)[:, None])
+    if len(array) != n:
+        raise ValueError(f"inputs must have one row per row of data, {n}; got {len(array)}.")
+    bad = ~np.isfinite(array)
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"inputs must be finite, but column {names[column]!r} holds {array[row, column]} in "
+            f"row {row}: what is conditioned on cannot be missing. Drop the row or fill the cell."
+        )
+    return np.asarray(array, dtype=float)
+
+
+def _check_even_weights(table: Table) -> None:
+    """A group counts as a whole: its rows have one weight."""
+    if table.groups is None or table.weights is None:
+        return
+    first = np.unique(table.groups, return_index=True)[1]
+    bad = table.weights != table.weights[first][table.groups]
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"weights must be the same in all rows of a group; row {row} has {table.weights[row]}, "
+            f"its group began with {table.weights[first][table.groups][row]}."
+        )
 
 
 def _matrix(data: Any) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -19,7 +19,7 @@ def names() -> tuple[str, ...]:
     Example:
         >>> from minorant import datasets
         >>> datasets.names()
-        ('airquality', 'carcinoma', 'old_faithful', 'penguins')
+        ('airquality', 'carcinoma', 'earthquakes', 'lsat6', 'nile', 'old_faithful', 'penguins')
     """
     files = (entry.name for entry in resources.files(__name__).iterdir())
     return tuple(sorted(name.removesuffix(".csv") for name in files if name.endswith(".csv")))

@@ -16,7 +16,7 @@ from minorant.estimators._validation import Rows, Values, as_labels, as_weights
 
 if TYPE_CHECKING:
     from minorant.models import Mixture
-    from minorant.result import Evidence, Fit
+    from minorant.result import Evidence, Fit, StandardErrors
     from minorant.solvers import EM
     from minorant.solvers.starts import Starts
 
@@ -214,6 +214,25 @@ class MixtureEstimator(Density):
         rows = self._rows(X)
         weights = as_weights(sample_weight, len(rows))
         return self._ask("evidence", rows, posterior, weights=weights)
+
+    def standard_errors(
+        self, X: Rows, sample_weight: Values = None, robust: bool = False
+    ) -> StandardErrors:
+        """Return how well every parameter is known; see `minorant.evidence.standard_errors`.
+
+        Args:
+            X: (n, d) the rows that were fitted.
+            sample_weight: (n,) the weights that were given.
+            robust: The sandwich, which does not trust the model's form.
+        """
+        rows = self._rows(X)
+        weights = as_weights(sample_weight, len(rows))
+        return self._ask("standard_errors", rows, weights=weights, robust=robust)
+
+    def summary(self, X: Rows, sample_weight: Values = None, robust: bool = False) -> str:
+        """Return the fit in words, and every parameter with its standard error and 95% limits."""
+        errors = self.standard_errors(X, sample_weight, robust)
+        return f"{self._current()}\n\n{errors}"
 
     def _drawn(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
         """Return rows drawn from the model, grouped by component, and their components."""

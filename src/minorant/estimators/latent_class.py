@@ -149,7 +149,7 @@ class LatentClassAnalysis(TableEstimator):
     def _publish(self, answer: Fit, given: Given) -> None:
         from minorant.evidence import posterior
 
-        probability = np.exp(np.asarray(posterior(answer, given.rows).log_probability).T)
+        probability = np.exp(np.asarray(posterior(answer, given.rows).by_row()))
         component: Any = answer.model.component
         self.class_profiles_ = _profiles(self._columns, component.probabilities.T)
         self.entropy_r2_ = entropy_r2(probability, given.weights)

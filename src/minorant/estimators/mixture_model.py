@@ -14,6 +14,7 @@ from minorant.estimators._tables import TableEstimator
 from minorant.estimators.options import DEFAULTS
 
 if TYPE_CHECKING:
+    from minorant.data.columns import Columns
     from minorant.models import Mixture
     from minorant.result import Fit
 
@@ -133,26 +134,31 @@ class MixtureModel(TableEstimator):
         return self.components if isinstance(self.components, Mapping) else {}
 
     def _model(self, given: Given) -> Mixture:  # noqa: ARG002
-        from minorant.components import Blocks
         from minorant.models import Mixture
 
-        blocks = _blocks(self._columns.components)
-        parts: Any = tuple(self._part(kind, columns) for kind, columns in blocks.items())
-        component = Blocks(parts, tuple(blocks.values()))
+        component = self.component(self._columns)
         return Mixture(component, None, self._dirichlet(), n_components=self.n_components)
 
-    def _part(self, kind: str, columns: tuple[int, ...]) -> Any:
+    def component(self, columns: Columns) -> Any:
+        """Return the component that describes columns of these kinds, by this model's options."""
+        from minorant.components import Blocks
+
+        blocks = _blocks(columns.components)
+        parts: Any = tuple(self._part(kind, places, columns) for kind, places in blocks.items())
+        return Blocks(parts, tuple(blocks.values()))
+
+    def _part(self, kind: str, places: tuple[int, ...], columns: Columns) -> Any:
         """Return the component that describes the columns of one kind."""
         from minorant import components
 
         family = getattr(components, _CLASSES[kind])
         if kind in _SPREAD:
             floor = None if self.reg_covar == "auto" else self.reg_covar
-            prior = _gaussian.inverse_wishart(self.covariance_prior, len(columns))
+            prior = _gaussian.inverse_wishart(self.covariance_prior, len(places))
             return family(_gaussian.structure(self.covariance_type), floor=floor, prior=prior)
         if kind != "categorical":
             return family()
-        sizes = tuple(max(len(self._columns.items[j].categories or ()), 1) for j in columns)
+        sizes = tuple(max(len(columns.items[j].categories or ()), 1) for j in places)
         concentration: Any = self.category_concentration
         prior = None if concentration is None else components.Dirichlet(concentration)
         return family(sizes, prior=prior)

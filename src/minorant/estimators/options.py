@@ -253,6 +253,31 @@ _TABLE = (
         "component overrides that.",
     ),
     Option(
+        "rotation",
+        None,
+        (Choice(("varimax", "quartimax", "oblimin")), NONE),
+        "How the factors are turned to simple structure; None: the canonical rotation.",
+    ),
+    Option(
+        "noise_variance_init",
+        None,
+        (ARRAY, NONE),
+        "The noise variances at the start, of shape (d,); None: from multiple correlations.",
+    ),
+    Option("copy", True, (FLAG,), "Taken for scikit-learn's sake; the rows are never changed."),
+    Option(
+        "svd_method",
+        "randomized",
+        (Choice(("lapack", "randomized")),),
+        "Taken for scikit-learn's sake and not used: nothing is decomposed row by row.",
+    ),
+    Option(
+        "iterated_power",
+        3,
+        (Interval(int, 0),),
+        "Taken for scikit-learn's sake and not used, as svd_method.",
+    ),
+    Option(
         "handle_unknown",
         "error",
         (Choice(("error", "missing")),),

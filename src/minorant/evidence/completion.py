@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from minorant import _config
 from minorant._types import Array, PyTree, Rows
-from minorant.data.arrays import ArraySource, Layout, arrange, bucket
+from minorant.data.arrays import ArraySource, Layout, bucket
 from minorant.evidence.scoring import checked
+from minorant.preparation import blocks
 from minorant.result import Fit
 
 # A filled block holds k matrices per row: short blocks keep that in bounded memory.
@@ -25,6 +26,8 @@ def impute(
     X: Any,  # noqa: N803
     draw: bool = False,
     random_state: Any = 0,
+    groups: Any = None,
+    inputs: Any = None,
 ) -> Float[np.ndarray, "n d"]:
     r"""The table with its missing cells filled.
 
@@ -37,6 +40,8 @@ def impute(
             spread than the data are; use draws (several, for multiple imputation) before
             computing variances or correlations.
         random_state: seed or NumPy generator of the draws; None for a fresh one.
+        groups: (n,) the sequence or cluster of each row, for models of groups.
+        inputs: (n, m) covariates, for models that condition on them.
 
     Returns:
         (n, d) in float64; observed cells come back as they were.
@@ -58,23 +63,24 @@ def impute(
     name = "imputed_sample" if draw else "imputed"
     if not hasattr(fit.standardised, name):
         raise TypeError(f"{type(fit.standardised).__name__} cannot fill cells: it has no {name}.")
-    table = checked(fit, X)
+    table = checked(fit, X, None, groups, inputs)
     filled = np.array(table.values, dtype=float)
     missing = np.isnan(filled)
     incomplete = missing.any(1)
     if not incomplete.any():
         return filled
-    part = table._replace(values=table.values[incomplete])
-    shares = fit.standardised.shares_patterns()
-    source, layout = arrange(part, fit.units, np.dtype(fit.dtype), shares, _BLOCK_ROWS)
+    if fit.standardised.is_grouped():  # whole groups: their other rows tell of the missing ones
+        incomplete = np.ones(len(filled), dtype=bool)
+    part = table.take(np.flatnonzero(incomplete))
+    source, layout = blocks(
+        fit.standardised, part, fit.units, np.dtype(fit.dtype), block_rows=_BLOCK_ROWS
+    )
     answers = _in_data_units(fit, _filled(fit, source, layout, draw, random_state))
     filled[missing] = answers[missing[incomplete]]
     return filled
 
 
-def sample(
-    fit: Fit, n: int, random_state: Any = 0
-) -> tuple[Float[np.ndarray, "n d"], Int[np.ndarray, " n"]]:
+def sample(fit: Fit, n: int, random_state: Any = 0) -> tuple[Float[np.ndarray, "n d"], np.ndarray]:
     """New rows from the fitted model.
 
     Args:
@@ -83,7 +89,8 @@ def sample(
         random_state: seed or NumPy generator; None for a fresh one.
 
     Returns:
-        (n, d) rows in the data's units, in float64, and the (n,) components they came from.
+        (n, d) rows in the data's units, in float64, and the latents they came from: (n,)
+        components, or (n, l) where the latent is continuous.
 
     Raises:
         ValueError: when n is not a whole number of at least 1.
@@ -102,7 +109,10 @@ def sample(
     with _config.precision(np.dtype(fit.dtype)):
         drawn = _draw(fit.standardised, seed, bucket(n))
         components, rows = jax.device_get(drawn)
-    return _in_data_units(fit, rows[:n]), components[:n].astype(np.int64)
+    components = components[:n]
+    if np.issubdtype(components.dtype, np.integer):
+        components = components.astype(np.int64)
+    return _in_data_units(fit, rows[:n]), components
 
 
 def _filled(

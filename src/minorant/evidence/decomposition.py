@@ -19,7 +19,7 @@ from minorant._types import Array, PyTree, Rows
 from minorant.bounds import Elbo
 from minorant.data.arrays import ArraySource, Layout
 from minorant.evidence.scoring import Scored, arranged, mapped, rows_log_evidence
-from minorant.models.base import AbstractTractableModel
+from minorant.models.base import AbstractDiscreteModel, AbstractTractableModel
 from minorant.posteriors import Categorical
 from minorant.result import Evidence, Fit
 
@@ -27,6 +27,11 @@ _SHOWN = 5
 _SUM_TOLERANCE = 1e-5
 _ROUNDING = 1e3
 _SMALL_GAP = 0.01
+_SMALL_ERROR = 1e-3
+_QUADRATURE = {
+    False: "The rule is fine enough.",
+    True: "Take more nodes: give the model a finer rule=, and fit again.",
+}
 _EXACT = (
     "The posterior is exact, so the bound equals log p(x) in every row: there is no gap to close."
 )
@@ -37,6 +42,8 @@ def evidence(
     X: Any,  # noqa: N803
     posterior: Categorical | Float[np.ndarray, "n k"] | None = None,
     weights: Any = None,
+    groups: Any = None,
+    inputs: Any = None,
 ) -> Evidence:
     r"""The evidence log p(X), and the gap that a posterior q leaves below it.
 
@@ -48,6 +55,8 @@ def evidence(
         posterior: None for the exact posterior, with which the bound is an equality; or any q over
             the components, a :class:`Categorical` (k, n) or probabilities (n, k).
         weights: (n,) row weights in the totals; None for ones. The ``rows_`` arrays are unweighted.
+        groups: (n,) the sequence or cluster of each row, for models of groups.
+        inputs: (n, m) covariates, for models that condition on them.
 
     Returns:
         The bracket with verdict, in nats. ``gap`` is the weighted sum of each row's KL, which is
@@ -70,9 +79,16 @@ def evidence(
     Neal & Hinton (1998), "A view of the EM algorithm that justifies incremental, sparse, and other
     variants", equation 8.
     """
-    scored = arranged(fit, X, weights)
+    scored = arranged(fit, X, weights, groups, inputs)
+    if posterior is None and not fit.model.is_exact():
+        return _integrated(fit, scored)
     if posterior is None:
         return _exact(rows_log_evidence(fit, scored), scored.table.weights)
+    if not isinstance(fit.model, AbstractDiscreteModel) or fit.model.is_grouped():
+        raise TypeError(
+            f"log p = L + KL for a q of your own is computed for models of independent rows with a "
+            f"finite latent, such as minorant.Mixture; got {type(fit.model).__name__}."
+        )
     log_q = _log_probabilities(posterior, len(scored.table.values), fit.model.n_components)
     blocks = _in_blocks(log_q.astype(fit.dtype), scored.layout, scored.source)
     lower, gap, exact = mapped(fit, scored, _decomposed, blocks)
@@ -87,6 +103,35 @@ def _exact(rows: Float[np.ndarray, " n"], weights: np.ndarray | None) -> Evidenc
     bad = np.flatnonzero(~np.isfinite(rows))
     verdict = _EXACT if len(bad) == 0 else _not_finite(bad)
     return Evidence(total, total, total, 0.0, 0.0, rows, rows, rows, nothing, None, verdict)
+
+
+def _integrated(fit: Fit, scored: Scored) -> Evidence:
+    """The evidence by a rule and by its double; what changes is the error of the rule."""
+    coarse = rows_log_evidence(fit, scored)
+    finer = fit._replace(standardised=fit.standardised.refined())
+    fine = rows_log_evidence(finer, scored)
+    error = np.abs(fine - coarse)
+    weights = scored.table.weights
+    totals = [_total(rows, weights) for rows in (fine - error, fine, fine + error)]
+    bad = np.flatnonzero(~np.isfinite(fine))
+    moved = f"{error.max():.1e} nats in a row, {_total(error, weights):.1e} in all"
+    verdict = (
+        "log p(x) is integrated by quadrature: an estimate, whose ends are no bounds. Doubling the "
+        f"rule moves it by at most {moved}. {_QUADRATURE[bool(error.max() > _SMALL_ERROR)]}"
+    )
+    return Evidence(
+        lower=totals[0],
+        estimate=totals[1],
+        upper=totals[2],
+        gap=totals[2] - totals[0],
+        standard_error=0.0,
+        rows_lower=fine - error,
+        rows_estimate=fine,
+        rows_upper=fine + error,
+        rows_gap=2 * error,
+        reliability=None,
+        verdict=_not_finite(bad) if len(bad) else verdict,
+    )
 
 
 def _decomposition(

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from minorant import _config
 from minorant._types import Array, PyTree, Rows
-from minorant.data.arrays import ArraySource, Layout, Table, arrange
+from minorant.data.arrays import ArraySource, Layout, Table
 from minorant.data.tables import as_table
-from minorant.models.base import AbstractTractableModel
-from minorant.posteriors import Categorical
+from minorant.models.base import AbstractExactModel
+from minorant.posteriors import AbstractPosterior, Categorical
+from minorant.preparation import blocks
 from minorant.result import Fit
 
 _SHOWN = 6
@@ -34,18 +36,21 @@ class Scored(NamedTuple):
     log_scale: Float[np.ndarray, " n"]
 
 
-def posterior(fit: Fit, X: Any) -> Categorical:  # noqa: N803
-    r"""The exact posterior of every row: its responsibilities.
+def posterior(fit: Fit, X: Any, groups: Any = None, inputs: Any = None) -> AbstractPosterior:  # noqa: N803
+    r"""The exact posterior of every row's latent; of a mixture, its responsibilities.
 
-    .. math:: r_i(k) = w_k\, p(x_i \mid k) / p(x_i)
+    .. math:: p(z_i \mid x_i) = p(x_i, z_i) / p(x_i)
 
     Args:
         fit: what ``minorant.fit`` returned.
         X: (n, d) table with the fit's columns; NaN where a cell is missing. A row without any
-            observed cell gets the mixing weights.
+            observed cell gets the prior.
+        groups: (n,) the sequence or cluster of each row, for models of groups.
+        inputs: (n, m) covariates, for models that condition on them.
 
     Returns:
-        A :class:`Categorical` whose ``probability`` is (k, n), columns in the table's row order.
+        For a finite latent a :class:`Categorical` whose ``probability`` is (k, n), columns in the
+        table's row order; of a sequence, every step's marginal given the whole sequence.
 
     Raises:
         ValueError: for cells or columns that the fit cannot describe.
@@ -58,18 +63,28 @@ def posterior(fit: Fit, X: Any) -> Categorical:  # noqa: N803
         >>> np.round(minorant.evidence.posterior(fit, [[5.0], [105.0]]).probability.max(0), 3)
         array([1., 1.], dtype=float32)
     """
-    scored = arranged(fit, X)
-    log_probability: Any = np.ascontiguousarray(mapped(fit, scored, _log_posterior).T)
-    return Categorical(log_probability)
+    scored = arranged(fit, X, None, groups, inputs)
+    kind = posterior_kind(fit, scored)
+    return kind.from_rows(mapped(fit, scored, _by_row))
 
 
-def log_evidence(fit: Fit, X: Any) -> Float[np.ndarray, " n"]:  # noqa: N803
+def log_evidence(
+    fit: Fit,
+    X: Any,  # noqa: N803
+    groups: Any = None,
+    inputs: Any = None,
+) -> Float[np.ndarray, " n"]:
     r"""``log p(x)`` of every row, in nats, every constant kept.
+
+    Of a model of groups the rows' numbers add up to each group's; of sequences they are
+    ``log p(x_t | x_1 .. x_{t-1})``.
 
     Args:
         fit: what ``minorant.fit`` returned.
         X: (n, d) table with the fit's columns; missing cells are integrated out, so a row without
             any observed cell has 0.
+        groups: (n,) the sequence or cluster of each row, for models of groups.
+        inputs: (n, m) covariates, for models that condition on them.
 
     Returns:
         (n,), in float64 and in the table's row order.
@@ -85,30 +100,47 @@ def log_evidence(fit: Fit, X: Any) -> Float[np.ndarray, " n"]:  # noqa: N803
         >>> bool(np.isclose(minorant.evidence.log_evidence(fit, rows).sum(), fit.bound))
         True
     """
-    return rows_log_evidence(fit, arranged(fit, X))
+    return rows_log_evidence(fit, arranged(fit, X, None, groups, inputs))
 
 
-def labels(fit: Fit, X: Any) -> Int[np.ndarray, " n"]:  # noqa: N803
+def labels(
+    fit: Fit,
+    X: Any,  # noqa: N803
+    groups: Any = None,
+    inputs: Any = None,
+) -> Int[np.ndarray, " n"]:
     """The most probable component of every row; see :func:`posterior`.
 
     Args:
         fit: what ``minorant.fit`` returned.
         X: (n, d) table with the fit's columns.
+        groups: (n,) the sequence of each row, for models of sequences.
+        inputs: (n, m) covariates, for models that condition on them.
 
     Returns:
         (n,) numbers from 0, in the table's row order.
 
     Raises:
+        TypeError: when the latent is not finite.
         ValueError: for cells or columns that the fit cannot describe.
     """
-    return np.argmax(posterior(fit, X).log_probability, axis=0)
+    found = posterior(fit, X, groups, inputs)
+    if not isinstance(found, Categorical):
+        raise TypeError(f"{type(fit.model).__name__} has no components: its latent is not finite.")
+    return np.argmax(found.log_probability, axis=0)
 
 
-def arranged(fit: Fit, X: Any, weights: Any = None) -> Scored:  # noqa: N803
+def arranged(
+    fit: Fit,
+    X: Any,  # noqa: N803
+    weights: Any = None,
+    groups: Any = None,
+    inputs: Any = None,
+) -> Scored:
     """The table checked against the fit, in blocks, in the units the fit was computed in."""
-    table = checked(fit, X, weights)
+    table = checked(fit, X, weights, groups, inputs)
     units, dtype = fit.units, np.dtype(fit.dtype)
-    source, layout = arrange(table, units, dtype, fit.standardised.shares_patterns())
+    source, layout = blocks(fit.standardised, table, units, dtype)
     log_scale = ~np.isnan(table.values) @ np.log(units.scale)
     return Scored(table, source, layout, log_scale)
 
@@ -118,19 +150,25 @@ def rows_log_evidence(fit: Fit, scored: Scored) -> Float[np.ndarray, " n"]:
     return mapped(fit, scored, _log_evidence).astype(float) - scored.log_scale
 
 
-def checked(fit: Fit, X: Any, weights: Any = None) -> Table:  # noqa: N803
+def checked(
+    fit: Fit,
+    X: Any,  # noqa: N803
+    weights: Any = None,
+    groups: Any = None,
+    inputs: Any = None,
+) -> Table:
     """The table, if the fit can describe it.
 
     Raises:
         TypeError: when the model has no exact posterior.
         ValueError: for cells or columns that the fit cannot describe.
     """
-    if not isinstance(fit.standardised, AbstractTractableModel):
+    if not isinstance(fit.standardised, AbstractExactModel):
         raise TypeError(
             f"{type(fit.standardised).__name__} has no exact posterior, so its rows cannot be "
             "scored exactly: fit a tractable model such as minorant.Mixture."
         )
-    table, names = as_table(X, weights, empty_rows=True)
+    table, names = as_table(X, weights, None, groups, inputs, empty_rows=True)
     check_columns(names, fit.names)
     fit.model.check(table.values, names)
     return table
@@ -169,17 +207,26 @@ def mapped(fit: Fit, scored: Scored, function: Any, *per_block: Any) -> Any:
     return jax.tree.map(lambda *leaves: scored.layout.restore(leaves), *results)
 
 
+def posterior_kind(fit: Fit, scored: Scored) -> Any:
+    """The class of the model's posterior; nothing is computed."""
+    segment = scored.source.segments[0]
+    rows = jax.tree.map(lambda leaf: leaf[0], segment.rows)
+    with _config.precision(np.dtype(fit.dtype)):
+        model = fit.standardised
+        return type(eqx.filter_eval_shape(lambda: model.posterior(rows, model.prepare())))
+
+
 @jax.jit
-def _log_posterior(model: AbstractTractableModel, source: ArraySource) -> tuple[Array, ...]:
-    def responsibilities(parameters: PyTree, rows: Rows) -> Float[Array, "n k"]:
+def _by_row(model: AbstractExactModel, source: ArraySource) -> tuple[PyTree, ...]:
+    def told(parameters: PyTree, rows: Rows) -> PyTree:
         model, prepared = parameters
-        return model.posterior(rows, prepared).log_probability.T
+        return model.posterior(rows, prepared).by_row()
 
-    return source.map(responsibilities, (model, model.prepare()))
+    return source.map(told, (model, model.prepare()))
 
 
 @jax.jit
-def _log_evidence(model: AbstractTractableModel, source: ArraySource) -> tuple[Array, ...]:
+def _log_evidence(model: AbstractExactModel, source: ArraySource) -> tuple[Array, ...]:
     def evidence(parameters: PyTree, rows: Rows) -> Float[Array, " n"]:
         model, prepared = parameters
         return model.log_evidence(rows, prepared)

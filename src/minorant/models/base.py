@@ -1,9 +1,13 @@
-"""What a model is: the joint p(x, z); and what a tractable one adds: everything EM needs.
+"""What a model is: the joint p(x, z); what an exact one adds; and what EM needs beyond that.
 
-Tractable models speak in blocks of rows (:class:`minorant._types.Rows`), not in single rows: the
+Exact models speak in blocks of rows (:class:`minorant._types.Rows`), not in single rows: the
 exponential-family form is two matrix products over a block, and a row-wise definition lifted by
 ``vmap`` cannot be turned back into them. ``prepare`` is called once per pass over the data, so
 that factorisations are not repeated for every block.
+
+Two questions part the models. Has the M-step a closed form? Then the model is tractable and EM
+climbs it; an exact model without one is climbed by quasi-Newton steps on its evidence. Is the
+latent finite? Then climbs start from partitions of the rows; a continuous one proposes its starts.
 """
 
 from __future__ import annotations
@@ -38,8 +42,8 @@ class AbstractModel(eqx.Module):
         """``n`` draws of latents and rows."""
 
 
-class AbstractTractableModel(AbstractModel):
-    """A model whose posterior, evidence and M-step are exact."""
+class AbstractExactModel(AbstractModel):
+    """A model whose posterior and evidence are exact (or integrated to a stated accuracy)."""
 
     @abstractmethod
     def prepare(self) -> PyTree:
@@ -51,19 +55,10 @@ class AbstractTractableModel(AbstractModel):
 
     @abstractmethod
     def log_evidence(self, rows: Rows, prepared: PyTree) -> Float[Array, " n"]:
-        """``log p(x)`` per row, in nats; with a known label, ``log p(x, z)``."""
+        """``log p(x)`` per row, in nats; with a known label, ``log p(x, z)``.
 
-    @abstractmethod
-    def statistics(self, rows: Rows, posterior: AbstractPosterior, prepared: PyTree) -> PyTree:
-        """Weighted sums over the block of what ``maximise`` needs."""
-
-    @abstractmethod
-    def expectation(self, rows: Rows, prepared: PyTree) -> Expectation:
-        """Evidence and statistics under the exact posterior, in one pass."""
-
-    @abstractmethod
-    def maximise(self, statistics: PyTree, fixed: PyTree | None = None) -> Self:
-        """The model that maximises the expected log joint plus log prior."""
+        Of a grouped model: numbers that add up to the group's ``log p`` over its rows.
+        """
 
     @abstractmethod
     def log_prior(self) -> Float[Array, ""]:
@@ -72,14 +67,6 @@ class AbstractTractableModel(AbstractModel):
     @abstractmethod
     def projected(self) -> Self:
         """The nearest model inside the constraints that are not in the parametrisation."""
-
-    @abstractmethod
-    def stabilised(self, spread: float) -> Self:
-        """The same model in the numerical form that this precision asks for (host side)."""
-
-    @abstractmethod
-    def rounding(self, prepared: PyTree) -> Float[Array, ""] | float:
-        """By how much the model amplifies rounding; 1 where it does not."""
 
     @abstractmethod
     def configured(self, summary: Summary) -> Self:
@@ -98,22 +85,95 @@ class AbstractTractableModel(AbstractModel):
         """Raise ValueError for cells outside the support."""
 
     @abstractmethod
+    def reason(self) -> str:
+        """Why the posterior is exact (or how it is integrated), as the end of a sentence."""
+
+    def is_exact(self) -> bool:
+        """Whether the evidence is a sum or integral in closed form; else it is integrated."""
+        return True
+
+    def stabilised(self, spread: float) -> Self:
+        """The same model in the numerical form that this precision asks for (host side)."""
+        del spread
+        return self
+
+    def rounding(self, prepared: PyTree) -> Float[Array, ""] | float:
+        """By how much the model amplifies rounding; 1 where it does not."""
+        del prepared
+        return 1.0
+
     def shares_patterns(self) -> bool:
         """Whether rows that miss the same cells share work (then they are blocked together)."""
+        return False
 
-    @abstractmethod
-    def embedding(self, values: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n e"]:
-        """Rows as points in which Euclidean distance means something, for choosing starts."""
+    def is_grouped(self) -> bool:
+        """Whether rows depend on each other within groups (sequences, clusters)."""
+        return False
+
+    def allows_empty_rows(self) -> bool:
+        """Whether a row without any observed cell has a place in the data (it says nothing)."""
+        return self.is_grouped()
+
+    def compresses(self) -> bool:
+        """Whether complete rows enter through their weighted mean and covariance alone."""
+        return False
 
     def may_overshoot(self) -> bool:
         """Whether ``maximise`` is one step uphill that may be too long, and no exact maximiser."""
         return False
 
 
-class AbstractDiscreteModel(AbstractTractableModel):
-    """A tractable model whose latent takes one of k values; climbs start from partitions."""
+class AbstractTractableModel(AbstractExactModel):
+    """An exact model whose M-step is closed: EM climbs it."""
+
+    @abstractmethod
+    def statistics(self, rows: Rows, posterior: AbstractPosterior, prepared: PyTree) -> PyTree:
+        """Weighted sums over the block of what ``maximise`` needs."""
+
+    @abstractmethod
+    def expectation(self, rows: Rows, prepared: PyTree) -> Expectation:
+        """Evidence and statistics under the exact posterior, in one pass."""
+
+    @abstractmethod
+    def maximise(self, statistics: PyTree, fixed: PyTree | None = None) -> Self:
+        """The model that maximises the expected log joint plus log prior."""
+
+
+class AbstractDiscreteModel(AbstractExactModel):
+    """An exact model whose latent takes one of k values; climbs start from partitions of rows."""
 
     n_components: eqx.AbstractVar[int]
+
+    @abstractmethod
+    def embedding(self, values: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n e"]:
+        """Rows as points in which Euclidean distance means something, for choosing starts."""
+
+    @abstractmethod
+    def partition_statistics(self, rows: Rows, probability: Float[Array, "k n"]) -> PyTree:
+        """What ``maximise`` takes, with rows (all cells filled) assigned with ``probability``."""
+
+    @abstractmethod
+    def collapsed(self) -> Float[np.ndarray, " k"]:
+        """For every component, how many of its dimensions sit on the floor (0: none)."""
+
+    @abstractmethod
+    def occupancy(self) -> Float[np.ndarray, " k"] | None:
+        """The share of rows each component is to hold; None where parameters do not say."""
+
+
+class AbstractContinuousModel(AbstractExactModel):
+    """An exact model with a continuous latent: it proposes where its climbs start."""
+
+    @abstractmethod
+    def initial(self, rows: Rows, rng: np.random.Generator) -> Self:
+        """A model with all parameters given, to start from (host side).
+
+        ``rows`` are some or all rows, in one block, missing cells still marked in ``observed``.
+        """
+
+    @abstractmethod
+    def irregular(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """A sentence for every degenerate part, such as a noise variance on its floor."""
 
 
 def count_components(model: AbstractModel) -> int:

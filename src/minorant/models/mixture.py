@@ -23,7 +23,7 @@ from minorant._types import Affine, Array, Key, PyTree, Rows, Summary
 from minorant.components.base import AbstractComponent, of
 from minorant.components.custom import as_component
 from minorant.components.priors import Dirichlet
-from minorant.models.base import AbstractDiscreteModel, Expectation
+from minorant.models.base import AbstractDiscreteModel, AbstractTractableModel, Expectation
 from minorant.posteriors import Categorical
 
 
@@ -41,7 +41,7 @@ class MixtureStatistics(NamedTuple):
     component: PyTree
 
 
-class Mixture(AbstractDiscreteModel):
+class Mixture(AbstractTractableModel, AbstractDiscreteModel):
     """k components over the same columns, one of which each row comes from.
 
     Args:
@@ -114,6 +114,12 @@ class Mixture(AbstractDiscreteModel):
         """Weighted responsibilities and the components' sums under any q."""
         return self._statistics(rows, posterior.probability * rows.weight, prepared)
 
+    def partition_statistics(
+        self, rows: Rows, probability: Float[Array, "k n"]
+    ) -> MixtureStatistics:
+        """The sums that a soft partition gives."""
+        return self._statistics(rows, probability * rows.weight, None)
+
     def expectation(self, rows: Rows, prepared: Prepared) -> Expectation:
         """Evidence and statistics under the exact posterior, exponentials taken once."""
         scores = self.log_joint_all(rows, prepared)
@@ -170,6 +176,21 @@ class Mixture(AbstractDiscreteModel):
     def may_overshoot(self) -> bool:
         """As the components do."""
         return self.component.may_overshoot()
+
+    def collapsed(self) -> np.ndarray:
+        """The components' floors."""
+        return np.asarray(self.component.collapsed())
+
+    def occupancy(self) -> np.ndarray:
+        """The weights."""
+        return np.asarray(self.weights, dtype=float)
+
+    def reason(self) -> str:
+        """The latent is summed out."""
+        return (
+            "Mixture's own exact posterior (finite latent, summed in closed form), so the bound "
+            "equals log p(X)"
+        )
 
     def embedding(self, values: np.ndarray) -> np.ndarray:
         """The components' view of the rows."""

@@ -8,7 +8,24 @@ called. Bounds are drawn in nats per row.
 from minorant.plots._animation import em_animation
 from minorant.plots._climb import climb
 from minorant.plots._components import components
+from minorant.plots._items import abilities, item_curves, item_information
+from minorant.plots._loadings import loadings
 from minorant.plots._path import EMPath, em_path
 from minorant.plots._responsibilities import responsibilities
+from minorant.plots._series import series
+from minorant.plots._states import states
 
-__all__ = ["EMPath", "climb", "components", "em_animation", "em_path", "responsibilities"]
+__all__ = [
+    "EMPath",
+    "abilities",
+    "climb",
+    "components",
+    "em_animation",
+    "em_path",
+    "item_curves",
+    "item_information",
+    "loadings",
+    "responsibilities",
+    "series",
+    "states",
+]

@@ -1,6 +1,17 @@
-"""Distributions over latents: exact posteriors and families."""
+"""Distributions over latents: exact posteriors and families; imported when first used."""
 
-from minorant.posteriors.base import AbstractPosterior
-from minorant.posteriors.categorical import Categorical
+from minorant._lazy import lazily
 
-__all__ = ["AbstractPosterior", "Categorical"]
+_NAMES = {
+    "AbstractPosterior": "base",
+    "Adaptive": "quadrature",
+    "Categorical": "categorical",
+    "ChainPosterior": "chain",
+    "Gaussian": "gaussian",
+    "GaussianChain": "kalman",
+    "Grid": "quadrature",
+    "Quadrature": "quadrature",
+}
+
+__all__ = list(_NAMES)
+__getattr__, __dir__ = lazily(__name__, _NAMES)

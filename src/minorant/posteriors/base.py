@@ -20,3 +20,12 @@ class AbstractPosterior(eqx.Module):
     @abstractmethod
     def log_density(self, latents: PyTree) -> Float[Array, " n"]:
         """``log q(z)`` per row, in nats."""
+
+    @abstractmethod
+    def by_row(self) -> PyTree:
+        """What is told of each row's latent by itself, every leaf with the rows first."""
+
+    @staticmethod
+    @abstractmethod
+    def from_rows(by_row: PyTree) -> AbstractPosterior:
+        """The rows' marginal distributions again, from what ``by_row`` gave."""

@@ -58,6 +58,15 @@ class Categorical(AbstractPosterior):
         xp = _namespace(self.log_probability)
         return xp.take_along_axis(self.log_probability, latents[None], axis=0)[0]
 
+    def by_row(self) -> Float[Array, "n k"]:
+        """Log probabilities, rows first."""
+        return self.log_probability.T
+
+    @staticmethod
+    def from_rows(by_row: Float[Array, "n k"]) -> Categorical:
+        """From log probabilities with the rows first."""
+        return Categorical(_namespace(by_row).asarray(by_row.T, order="C"))
+
     def entropy(self) -> Float[Array, " n"]:
         """``-sum_k q log q``, 0 log 0 = 0."""
         return -(self.probability * finite(self.log_probability)).sum(0)

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve
 from jaxtyping import Bool, Float, Int
 
+from minorant import _factors
 from minorant._types import Array
 
 
@@ -124,8 +124,8 @@ class Anderson(AbstractAcceleration):
         scale = jnp.trace(gram) + jnp.finfo(gram.dtype).tiny
         ridge = max(self.ridge, 4 * float(jnp.finfo(gram.dtype).eps))
         system = gram / scale + ridge * jnp.eye(self.order, dtype=gram.dtype)
-        factor = jnp.linalg.cholesky(system)
-        return cho_solve((factor, True), differences @ residual / scale)
+        factor = _factors.cholesky(system)
+        return _factors.cho_solve(factor, differences @ residual / scale)
 
 
 class SquaremMemory(NamedTuple):

@@ -16,6 +16,9 @@ Model = TypeVar("Model", bound=AbstractModel, covariant=True)
 Source = TypeVar("Source", bound=AbstractSource, covariant=True)
 
 
+TRACE_LENGTH = 128
+
+
 class Problem(eqx.Module, Generic[Model, Source]):
     """Everything a climb is about: where it starts, over which rows, and what may not move.
 
@@ -28,8 +31,28 @@ class Problem(eqx.Module, Generic[Model, Source]):
     fixed: PyTree | None = None
 
 
+class AbstractState(eqx.Module):
+    """What the loop reads of any solver's state: one lane's, or stacked over lanes.
+
+    ``model`` gives the accepted point its shape; ``trace`` is a ring of (bound, objective) with one
+    entry per step; ``code`` is 0 while running, else the index of an outcome in
+    ``minorant.result.CODES``.
+    """
+
+    model: eqx.AbstractVar[Any]
+    accepted: eqx.AbstractVar[Array]
+    bound: eqx.AbstractVar[Array]
+    objective: eqx.AbstractVar[Array]
+    plain_worth: eqx.AbstractVar[Array]
+    n_steps: eqx.AbstractVar[Array]
+    n_kept: eqx.AbstractVar[Array]
+    n_refused: eqx.AbstractVar[Array]
+    code: eqx.AbstractVar[Array]
+    trace: eqx.AbstractVar[Array]
+
+
 class AbstractSolver(eqx.Module):
-    """One step of a climb; the loop is in ``fitting.py`` and nowhere else."""
+    """One step of a climb; the loop is in ``climbing.py`` and nowhere else."""
 
     @abstractmethod
     def init(self, problem: Problem) -> Any:
@@ -42,3 +65,15 @@ class AbstractSolver(eqx.Module):
     @abstractmethod
     def verdict(self, problem: Problem, state: Any) -> Int[Array, ""]:
         """0 while running, else the index of an outcome in ``minorant.result.CODES``."""
+
+    @abstractmethod
+    def settled(self, problem: Problem, state: Any) -> AbstractModel:
+        """The model at the accepted point of one climb (host side)."""
+
+    @abstractmethod
+    def taken_up(self, state: Any, structure: Any, dead: Any) -> Any:
+        """Stacked climbs in another numerical form, from their accepted points (host side)."""
+
+    @abstractmethod
+    def sentence(self) -> str:
+        """What it is called and why it is chosen, for ``fit.explanation``."""

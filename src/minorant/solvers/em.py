@@ -19,9 +19,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple, TypeAlias
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from minorant._parameters import from_vector, hold, to_vector
@@ -30,11 +30,10 @@ from minorant.data import AbstractSource
 from minorant.models.base import AbstractTractableModel, Expectation
 from minorant.result import CODES, Outcome
 from minorant.solvers.accelerate import AbstractAcceleration, Proposal, Squarem
-from minorant.solvers.base import AbstractSolver, Problem
+from minorant.solvers.base import TRACE_LENGTH, AbstractSolver, AbstractState, Problem
 
 TractableProblem: TypeAlias = Problem[AbstractTractableModel, AbstractSource]
 
-TRACE_LENGTH = 128
 _RUNNING, _CONVERGED, _PRECISION, _DECREASED, _NON_FINITE = (
     CODES.index(outcome)
     for outcome in (
@@ -47,7 +46,7 @@ _RUNNING, _CONVERGED, _PRECISION, _DECREASED, _NON_FINITE = (
 )
 
 
-class EMState(eqx.Module):
+class EMState(AbstractState):
     """Where the climb is: accepted point, the point to look at next, and the stopping rule.
 
     Points are vectors in free coordinates; ``model`` gives them their shape, holds what is not
@@ -146,6 +145,22 @@ class EM(AbstractSolver):
     def settled(self, problem: TractableProblem, state: EMState) -> AbstractTractableModel:
         """The model at the accepted point of one climb; on the host, in NumPy."""
         return _model_at(problem, state, state.accepted)
+
+    def taken_up(self, state: EMState, structure: Any, dead: Any) -> EMState:
+        """Stacked climbs in another numerical form, from their accepted points (host side)."""
+        return dataclasses.replace(
+            state,
+            model=jax.tree.unflatten(structure, jax.tree.leaves(state.model)),
+            pending=state.accepted,
+            pending_is_plain=np.full_like(state.pending_is_plain, True),
+            objective=np.full_like(state.objective, -np.inf),
+            code=np.where(dead, 0, state.code).astype(np.int32),
+        )
+
+    def sentence(self) -> str:
+        """EM, with its acceleration."""
+        rule = type(self.acceleration).__name__
+        return f"EM with {rule} extrapolation, safeguarded, because the M-step is the model's own"
 
     def _visit(self, problem: TractableProblem, state: EMState) -> Visit:
         model = _model_at(problem, state, state.pending)

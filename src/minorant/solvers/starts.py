@@ -50,6 +50,26 @@ def subsample(
     return np.sort(rng.choice(candidates, size, replace=False))
 
 
+def subsample_groups(
+    rng: np.random.Generator, groups: Int[np.ndarray, " n"] | None, n: int, size: int
+) -> Int[np.ndarray, " m"]:
+    """Row numbers of whole groups, sorted by group; of groups longer than ``size`` a stretch."""
+    codes = np.zeros(n, dtype=np.int64) if groups is None else groups
+    order = np.argsort(codes, kind="stable")
+    if n <= size:
+        return order
+    ends = np.cumsum(np.bincount(codes))
+    chosen, room = [], size
+    for group in rng.permutation(len(ends)):
+        rows = order[ends[group - 1] if group else 0 : ends[group]]
+        first = int(rng.integers(max(len(rows) - room, 0) + 1))
+        chosen.append((group, rows[first : first + room]))
+        room -= len(chosen[-1][1])
+        if room <= 0:
+            break
+    return np.concatenate([rows for _, rows in sorted(chosen, key=lambda pair: pair[0])])
+
+
 def partitions(
     rng: np.random.Generator,
     points: Float[np.ndarray, "m e"],

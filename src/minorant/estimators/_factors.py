@@ -1,0 +1,190 @@
+"""What the estimators of linear factors share: from options to a climb, from a fit to predictions.
+
+JAX is imported when a fit or a prediction needs it, never before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from jaxtyping import Float
+
+from minorant.estimators._base import Density, Transformer
+from minorant.estimators._mixture import Given, seed_of, warning_of
+from minorant.estimators._validation import Rows, Values
+from minorant.estimators.options import NONE, OPTIONS, Interval, Option
+
+if TYPE_CHECKING:
+    from minorant.models import FactorAnalysis as FactorModel
+    from minorant.result import Fit
+
+_FACTORS = Option(
+    "n_components",
+    None,
+    (Interval(int, 1), NONE),
+    "The number of factors; None: as many as there are columns (PPCA: one fewer).",
+)
+
+
+class Scores(NamedTuple):
+    """Factor scores: posterior means (n, l), and their covariances (n, l, l)."""
+
+    mean: Float[np.ndarray, "n l"]
+    covariance: Float[np.ndarray, "n l l"]
+
+    @property
+    def standard_deviation(self) -> Float[np.ndarray, "n l"]:
+        """Of each score by itself."""
+        return np.sqrt(np.diagonal(self.covariance, axis1=1, axis2=2))
+
+
+class FactorEstimator(Transformer):
+    """The base of the estimators of linear factors; `fit_` is the whole answer of the climb."""
+
+    _options: ClassVar[Mapping[str, Option]] = {**OPTIONS, "n_components": _FACTORS}
+
+    n_components: int | None
+    max_iter: int
+    random_state: Any
+    tol: float
+
+    fit_: Fit
+    mean_: Float[np.ndarray, " d"]
+    components_: Float[np.ndarray, "l d"]
+    noise_variance_: Any
+    communalities_: Float[np.ndarray, " d"]
+    loglike_: list[float]
+    irregular_: tuple[str, ...]
+    n_iter_: int
+
+    score = Density.score
+
+    def _model(self, d: int) -> FactorModel:
+        """Return the model that the options mean, for d columns."""
+        raise TypeError(f"{type(self).__name__} must say which model it fits.")
+
+    def _publish(self, answer: Fit, dtype: np.dtype) -> None:
+        """Copy what the fit found to the attributes that scikit-learn names."""
+        self.mean_ = answer.model.mean.astype(dtype)
+        self.communalities_ = answer.model.communalities().astype(dtype)
+        self.loglike_ = answer.trace.bound.tolist()
+        self.n_iter_ = min(answer.acceleration.steps, max(self.max_iter, 1))
+        self.irregular_ = tuple(map(str, answer.degenerate))
+        self._n_features_out = len(self.components_)
+        self.fit_ = answer
+
+    def fit(
+        self,
+        X: Rows,
+        y: Values = None,  # noqa: ARG002
+        sample_weight: Values = None,
+    ) -> Self:
+        """Find the maximum of the weighted log-likelihood.
+
+        Args:
+            X: (n, d) table; a missing cell is NaN, None or NA, and integrated out exactly.
+            y: Ignored, as scikit-learn wants it.
+            sample_weight: (n,) weights, 0 or more; an integer weight counts as that many copies.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ValueError: The rows, weights or options cannot be used; says what and where.
+        """
+        rows, weights = self._begin_fit(X, sample_weight, min_rows=2)
+        given = Given(rows, weights, None).counted()
+        answer = self._climb(given)
+        self._publish(answer, rows.dtype)
+        sentence = warning_of(answer)
+        if sentence:
+            self._warn(sentence)
+        return self
+
+    def _climb(self, given: Given) -> Fit:
+        from minorant._config import precision
+        from minorant.fitting import fit
+
+        with precision(given.rows.dtype):
+            return fit(
+                self._model(given.rows.shape[1]),
+                self._named(given.rows),
+                weights=given.weights,
+                tolerance=self.tol,
+                max_steps=max(self.max_iter, 1),
+                random_state=seed_of(self.random_state),
+                progress=False,
+            )
+
+    def _named(self, rows: np.ndarray) -> Any:
+        """Return the rows with the names of their columns, where these are known."""
+        from minorant.data.tables import NamedMatrix
+
+        names = getattr(self, "feature_names_in_", None)
+        return rows if names is None else NamedMatrix(rows, tuple(map(str, names)))
+
+    def _ask(self, question: str, X: Rows, **keywords: Any) -> tuple[np.ndarray, Any]:
+        """Return the rows, and what a function of `minorant.evidence` says about them."""
+        from minorant import evidence
+
+        rows = self._read(X)
+        return rows, getattr(evidence, question)(self.fit_, self._named(rows), **keywords)
+
+    # Predictions
+
+    def score_samples(self, X: Rows) -> Float[np.ndarray, " n"]:
+        """Return ``log p(x)`` of every row, in nats, missing cells integrated out."""
+        rows, answer = self._ask("log_evidence", X)
+        return np.asarray(answer, dtype=rows.dtype)
+
+    def impute(
+        self, X: Rows, draw: bool = False, random_state: Any = 0
+    ) -> Float[np.ndarray, "n d"]:
+        """Return the rows with their missing cells filled, by their mean given the others or drawn.
+
+        Args:
+            X: (n, d) rows.
+            draw: fill with a draw from ``p(x | x_observed)`` instead.
+            random_state: seed of the draws.
+        """
+        rows, answer = self._ask("impute", X, draw=draw, random_state=random_state)
+        return np.asarray(answer, dtype=rows.dtype)
+
+    def sample(self, n_samples: int = 1) -> Float[np.ndarray, "n d"]:
+        """Return `n_samples` rows drawn from the model."""
+        from minorant import evidence
+
+        self._check_fitted()
+        return evidence.sample(self.fit_, n_samples, random_state=self.random_state)[0]
+
+    def get_covariance(self) -> Float[np.ndarray, "d d"]:
+        """Return ``L L^T + Psi``."""
+        self._check_fitted()
+        return self.fit_.model.covariance().astype(self.mean_.dtype)
+
+    def get_precision(self) -> Float[np.ndarray, "d d"]:
+        """Return the inverse of the covariance, by matrices of the factors' size."""
+        self._check_fitted()
+        loadings = np.asarray(self.fit_.model.loadings)
+        noise = np.broadcast_to(np.asarray(self.fit_.model.noise_variance), len(loadings))
+        scaled = loadings / noise[:, None]
+        inner = np.eye(loadings.shape[1]) + loadings.T @ scaled
+        precision = np.diag(1.0 / noise) - scaled @ np.linalg.solve(inner, scaled.T)
+        return precision.astype(self.mean_.dtype)
+
+    def bic(self) -> float:
+        """Return ``-2 log p(X) + p log n`` of the rows fitted; smaller is better."""
+        self._check_fitted()
+        return self.fit_.bic
+
+    def aic(self) -> float:
+        """Return ``-2 log p(X) + 2 p`` of the rows fitted; smaller is better."""
+        self._check_fitted()
+        return self.fit_.aic
+
+    def _scores(self, X: Rows) -> tuple[Scores, np.dtype]:
+        """Return the posterior of the canonical factors."""
+        rows, found = self._ask("posterior", X)
+        return Scores(np.asarray(found.mean), np.asarray(found.covariance)), rows.dtype

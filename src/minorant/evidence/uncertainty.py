@@ -1,0 +1,253 @@
+r"""Standard errors of parameters, from the curvature of the exact evidence at the fit.
+
+With ``l(v)`` the log evidence plus log prior in free coordinates v and ``I = -l''`` (the observed
+information), natural parameters ``g(v)`` have the covariance ``J I^-1 J'`` with ``J = g'`` (the
+delta method). The sandwich ``I^-1 S I^-1``, S the sum of squared scores of rows (of groups, for
+models of groups), stays right when the model is wrong. The free coordinates may be redundant: a
+direction that moves no natural parameter is left out; a parameter moved by a direction that the
+evidence does not feel is not identified and gets NaN.
+
+Efron & Hinkley (1978), "Assessing the accuracy of the maximum likelihood estimator"; White (1982),
+"Maximum likelihood estimation of misspecified models", theorem 3.2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from minorant import _config
+from minorant._parameters import from_vector, hold, leaf_constraints, to_vector
+from minorant._types import Array, PyTree, Rows
+from minorant.data.arrays import ArraySource
+from minorant.evidence.scoring import arranged, checked
+from minorant.models.base import AbstractExactModel
+from minorant.preparation import climbed_blocks
+from minorant.result import Fit, StandardErrors
+
+_COLUMNS_AT_ONCE = 8
+_STEP = 1e-5
+_NULL = 1e-9
+_TOUCHED = 1e-4
+
+
+def standard_errors(  # noqa: PLR0913
+    fit: Fit,
+    X: Any,  # noqa: N803
+    weights: Any = None,
+    groups: Any = None,
+    inputs: Any = None,
+    robust: bool = False,
+) -> StandardErrors:
+    r"""Standard errors of every parameter of a fit, in the data's units.
+
+    .. math:: \widehat{\mathrm{Var}}(g(\hat v)) = J\, I^{-1} J^\top
+
+    Args:
+        fit: what ``minorant.fit`` returned.
+        X: (n, d) the table it was fitted to.
+        weights: (n,) the same weights; an integer weight counts as that many rows.
+        groups: (n,) the same groups.
+        inputs: (n, m) the same inputs.
+        robust: the sandwich, which does not trust the model's form.
+
+    Returns:
+        ``model``: the model's shape with a standard error in each parameter's place, NaN where it
+        is not identified or sits at the edge of its range, 0 where it was fixed; ``table()`` lists
+        them beside the estimates; ``sentence`` says what could not be had.
+
+    Raises:
+        ValueError: for a table the fit cannot describe.
+
+    Example:
+        >>> import numpy as np, minorant
+        >>> rows = np.tile([1.0, 3.0], 50)[:, None]
+        >>> model = minorant.Mixture(minorant.components.Gaussian(), n_components=1)
+        >>> errors = minorant.fit(model, rows).standard_errors(rows)
+        >>> round(float(errors.model.component.mean[0, 0]), 4)
+        0.1
+
+    Not for parameters at the edge of their range (a weight of 0, a variance on its floor), where
+    the likelihood is not quadratic.
+    """
+    table = checked(fit, X, weights, groups, inputs)
+    dtype = np.dtype(fit.dtype)
+    source, _ = climbed_blocks(fit.standardised, table, fit.units, dtype)
+    _config.enable_compilation_cache()
+    with _config.precision(dtype):
+        vector = np.asarray(to_vector(fit.standardised))
+        information = -np.asarray(_curvature(fit.standardised, fit.fixed, source, vector), float)
+        spread = None
+        if robust:
+            rows = arranged(fit, X, weights, groups, inputs).source
+            spread = np.asarray(_scores(fit.standardised, fit.fixed, rows, vector), float)
+    return _mapped(fit, vector, information, spread)
+
+
+def _mapped(
+    fit: Fit, vector: np.ndarray, information: np.ndarray, spread: np.ndarray | None
+) -> StandardErrors:
+    slopes = _slopes(fit, vector)
+    inverse, null, sound = _inverted(information, _NULL if fit.dtype == "float64" else 1e-4)
+    covariance = inverse if spread is None else inverse @ spread @ inverse
+    variance = np.einsum("ip,pq,iq->i", slopes, covariance, slopes)
+    length = np.linalg.norm(slopes, axis=1)
+    loose = np.linalg.norm(slopes @ null, axis=1) > _TOUCHED * np.where(length > 0, length, 1.0)
+    held = _held(fit)
+    errors = np.sqrt(np.where(variance >= 0, variance, np.nan))
+    errors = np.where(held, 0.0, np.where(loose | (length == 0), np.nan, errors))
+    return StandardErrors(
+        model=_as_model(fit, errors),
+        estimate=fit.model,
+        covariance=covariance,
+        robust=spread is not None,
+        sentence=_sentence(fit, np.isnan(errors), loose & ~held, sound),
+    )
+
+
+def _sentence(fit: Fit, missing: np.ndarray, loose: np.ndarray, sound: bool) -> str:
+    said = []
+    if not sound:
+        said.append(
+            "The evidence curves upwards in some direction, so this is no maximum: climb on "
+            "(minorant.resume) before using the errors."
+        )
+    if loose.any():
+        said.append(
+            f"{int(loose.sum())} parameters are not identified (the evidence does not change along "
+            "a direction that moves them): NaN."
+        )
+    if (missing & ~loose).any():
+        edge = int((missing & ~loose).sum())
+        said.append(f"{edge} parameters sit at the edge of their range: NaN.")
+    if not fit.outcome.ok:
+        said.append(f"The climb had not ended at an optimum ({fit.outcome.name}).")
+    return " ".join(said) or "Every parameter is identified."
+
+
+def _inverted(information: np.ndarray, null: float) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Pseudo-inverse, the directions left out, and whether all others curve downwards."""
+    diagonal = np.abs(np.diag(information))
+    scale = (
+        np.where(diagonal > null * max(diagonal.max(initial=0.0), 1e-300), diagonal, 1.0) ** -0.5
+    )
+    values, vectors = np.linalg.eigh(scale[:, None] * 0.5 * (information + information.T) * scale)
+    top = max(np.abs(values).max(initial=0.0), 1e-300)
+    flat = np.abs(values) <= null * top
+    kept = vectors[:, ~flat] / values[~flat]
+    inverse = scale[:, None] * (kept @ vectors[:, ~flat].T) * scale
+    directions = scale[:, None] * vectors[:, flat]
+    directions /= np.maximum(np.linalg.norm(directions, axis=0), 1e-300)
+    return inverse, directions, bool((values >= -null * top).all())
+
+
+def _slopes(fit: Fit, vector: np.ndarray) -> Float[np.ndarray, "g p"]:
+    """How every natural parameter moves with every free coordinate, by central differences."""
+    wide = vector.astype(float)
+    columns = []
+    for j in range(len(wide)):
+        step = np.zeros_like(wide)
+        step[j] = _STEP * max(1.0, abs(wide[j]) if abs(wide[j]) < 50 else 1.0)
+        ahead, behind = (_natural(fit, wide + s) for s in (step, -step))
+        columns.append((ahead - behind) / (2 * step[j]))
+    return np.stack(columns, axis=1)
+
+
+def _natural(fit: Fit, vector: np.ndarray) -> Float[np.ndarray, " g"]:
+    """All leaves of the model at a point, in the data's units, one after the other."""
+    template = jax.tree.map(lambda leaf: np.asarray(leaf, dtype=float), fit.standardised)
+    model = hold(fit.fixed, template, from_vector(template, vector).projected())
+    model = model.rescaled(fit.units.inverse())
+    return np.concatenate([np.asarray(leaf, float).ravel() for leaf in jax.tree.leaves(model)])
+
+
+def _held(fit: Fit) -> np.ndarray:
+    """Which entries were fixed, or are no parameters at all."""
+    leaves = jax.tree.leaves(fit.standardised)
+    fixed = [False] * len(leaves) if fit.fixed is None else jax.tree.leaves(fit.fixed)
+    parts = []
+    for leaf, constraint, mask in zip(
+        leaves, leaf_constraints(fit.standardised), fixed, strict=True
+    ):
+        free = constraint is not None and constraint.count(np.shape(leaf)) > 0
+        held = np.asarray(mask) if free else np.asarray(True)
+        held = held.reshape(held.shape + (1,) * (np.ndim(leaf) - held.ndim))
+        parts.append(np.broadcast_to(held, np.shape(leaf)).ravel())
+    return np.concatenate(parts)
+
+
+def _as_model(fit: Fit, errors: np.ndarray) -> PyTree:
+    leaves, structure = jax.tree.flatten(fit.model)
+    ends = np.cumsum([np.size(leaf) for leaf in leaves])
+    pieces = np.split(errors, ends[:-1])
+    shaped = [piece.reshape(np.shape(leaf)) for piece, leaf in zip(pieces, leaves, strict=True)]
+    return jax.tree.unflatten(structure, shaped)
+
+
+def _block_evidence(
+    template: AbstractExactModel, fixed: PyTree, vector: Array, rows: Rows
+) -> Float[Array, " n"]:
+    model = hold(fixed, template, from_vector(template, vector).projected())
+    return model.log_evidence(rows, model.prepare())
+
+
+@jax.jit
+def _curvature(
+    template: AbstractExactModel, fixed: PyTree, source: ArraySource, vector: Array
+) -> Float[Array, "p p"]:
+    """The second derivative of log evidence plus log prior."""
+
+    def total(point: Array, rows: Rows) -> Array:
+        per_row = _block_evidence(template, fixed, point, rows)
+        return jnp.where(rows.weight > 0, rows.weight * per_row, 0.0).sum()
+
+    def prior(point: Array) -> Array:
+        model = hold(fixed, template, from_vector(template, point).projected())
+        return jnp.asarray(model.log_prior(), point.dtype)
+
+    def block(point: Array, rows: Rows) -> Array:
+        return _hessian(lambda inner: total(inner, rows), point)
+
+    point = jnp.asarray(vector)
+    return source.fold(block, point) + _hessian(prior, point)
+
+
+def _hessian(function: Any, point: Array) -> Float[Array, "p p"]:
+    """Forward over reverse, a few columns at a time: bounded memory."""
+
+    def column(direction: Array) -> Array:
+        return jax.jvp(jax.grad(function), (point,), (direction,))[1]
+
+    eye = jnp.eye(point.size, dtype=point.dtype)
+    return jax.lax.map(column, eye, batch_size=min(_COLUMNS_AT_ONCE, point.size))
+
+
+@jax.jit
+def _scores(
+    template: AbstractExactModel, fixed: PyTree, source: ArraySource, vector: Array
+) -> Float[Array, "p p"]:
+    """The weighted sum of squared scores over rows, or over groups."""
+
+    def block(point: Array, rows: Rows) -> Array:
+        def column(direction: Array) -> Array:
+            def per_row(inner: Array) -> Array:
+                return _block_evidence(template, fixed, inner, rows)
+
+            return jax.jvp(per_row, (point,), (direction,))[1]
+
+        eye = jnp.eye(point.size, dtype=point.dtype)
+        scores = jax.lax.map(column, eye, batch_size=min(_COLUMNS_AT_ONCE, point.size))
+        scores = jnp.where(rows.weight > 0, scores, 0.0)
+        weight = rows.weight
+        if rows.groups is not None:
+            index, count = rows.groups.index, rows.groups.count
+            scores = jax.vmap(lambda s: jax.ops.segment_sum(s, index, count))(scores)
+            weight = jax.ops.segment_max(weight, index, count)
+            weight = jnp.where(jnp.isfinite(weight), weight, 0.0)
+        return (scores * weight) @ scores.T
+
+    return source.fold(block, jnp.asarray(vector))

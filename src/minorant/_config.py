@@ -45,8 +45,8 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-# The kernel emitters that XLA uses by default take twice as long to compile as the older ones and
-# gain only where there is much to compute; what runs once needs no optimisation at all.
+# The kernel emitters that XLA uses by default take longer to compile than the older ones and gain
+# only where there is much to compute; what runs once needs no optimisation at all.
 _CPU_OPTIONS: dict[str, dict[str, Any]] = {
     "once": {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
     "small": {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False},

@@ -105,7 +105,7 @@ def latent(rows: Rows, factors: Factors) -> Latent:
     away = rows.values - factors.mean[:, None, :]
     if rows.observed is not None:
         away = jnp.where(rows.observed, away, 0.0)
-    root = inverse_root(_matrices(rows, factors))
+    root = _factors.factored(_matrices(rows, factors))[1]
     pulled = away @ jnp.swapaxes(factors.scaled, 1, 2)
     mean = solve(root, pulled)
     rest = away - mean @ jnp.swapaxes(factors.loadings, 1, 2)
@@ -146,7 +146,7 @@ def from_moments(
 ) -> Sums:
     """The sums of complete rows from their moments about the mean alone: z is linear in x."""
     matrix = factors.matrix
-    root = inverse_root(matrix)
+    root = _factors.factored(matrix)[1]
     cross = jnp.swapaxes(solve(root, jnp.swapaxes(factors.scaled @ second, 1, 2)), 1, 2)
     z = solve(root, (factors.scaled @ first[..., None])[..., 0][:, None, :])[:, 0]
     squares = solve(root, cross @ jnp.swapaxes(factors.scaled, 1, 2))
@@ -206,11 +206,6 @@ def expected(parameters: Parameters, centre: Float[Array, "k d"], found: Sums) -
     log_variance = jnp.log(parameters.variance) + _linalg.LOG_TWO_PI
     latents = jnp.trace(_square(found.features[:, None], l)[:, 0, 1:, 1:], axis1=1, axis2=2)
     return -0.5 * ((count * log_variance + rest / parameters.variance).sum(1) + latents)
-
-
-def inverse_root(matrices: Float[Array, "*batch l l"]) -> Float[Array, "*batch l l"]:
-    """The inverse of each matrix's Cholesky factor."""
-    return _factors.factored(jnp.asarray(matrices))[1]
 
 
 def solve(root: Float[Array, "k #n l l"], right: Float[Array, "k n l"]) -> Array:
@@ -284,7 +279,7 @@ def _square(features: Float[Array, "*batch f"], l: int) -> Float[Array, "*batch 
 def _solved(gram: Array, cross: Array, current: Array, empty: Array) -> Float[Array, "k d g"]:
     """Coefficients of each column's regression; one factor serves columns seen alike."""
     eye = np.eye(cross.shape[-1], dtype=cross.dtype)
-    root = inverse_root(jnp.where(empty[..., None, None], eye, gram))
+    root = _factors.factored(jnp.where(empty[..., None, None], eye, gram))[1]
     return jnp.where(empty[..., None], current, solve(root, cross))
 
 
@@ -296,7 +291,7 @@ def _solved_partly(
     pull = jnp.where(fixed, 0.0, cross - _times(gram, value))
     both = ~fixed[..., :, None] & ~fixed[..., None, :]
     eye = np.eye(cross.shape[-1], dtype=cross.dtype)
-    root = inverse_root(jnp.where(both, gram, eye))
+    root = _factors.factored(jnp.where(both, gram, eye))[1]
     return jnp.where(fixed, current, solve(root, pull))
 
 

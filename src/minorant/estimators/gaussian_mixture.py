@@ -42,7 +42,7 @@ class GaussianMixture(MixtureEstimator):
         tol: nats per row that may be left to gain.
         reg_covar: the floor in squared units of the data; "auto": 1e-6 of each column's variance.
         max_iter: limit on EM steps.
-        n_init: number of starts; "auto": eight, the worse ones dropped early.
+        n_init: number of starts; "auto": twelve, the worse ones dropped early.
         init_params: "auto", "kmeans", "k-means++", "random" or "random_from_data".
         weights_init: (k,) initial weights.
         means_init: (k, d) initial means.

@@ -66,7 +66,7 @@ class LatentClassAnalysis(TableEstimator):
         n_components: k, the number of classes.
         tol: nats per row that may be left to gain.
         max_iter: limit on EM steps.
-        n_init: number of starts; "auto": eight, the worse ones dropped early.
+        n_init: number of starts; "auto": twelve, the worse ones dropped early.
         init_params: "auto", "kmeans", "k-means++", "random" or "random_from_data".
         random_state: int, RandomState, Generator, or None for fresh entropy.
         verbose: above 0: a bar with the bound.

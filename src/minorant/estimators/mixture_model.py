@@ -57,7 +57,7 @@ class MixtureModel(TableEstimator):
         tol: nats per row that may be left to gain.
         reg_covar: their floor in squared units; "auto": 1e-6 of each column's variance.
         max_iter: limit on EM steps.
-        n_init: number of starts; "auto": eight, the worse ones dropped early.
+        n_init: number of starts; "auto": twelve, the worse ones dropped early.
         init_params: "auto", "kmeans", "k-means++", "random" or "random_from_data".
         random_state: int, RandomState, Generator, or None for fresh entropy.
         verbose: above 0: a bar with the bound.

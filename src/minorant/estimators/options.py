@@ -159,7 +159,7 @@ _TABLE = (
         "n_init",
         "auto",
         (Interval(int, 1), Choice(("auto",))),
-        "The number of starts, of which the best climb is kept; 'auto': eight, the worse dropped "
+        "The number of starts, of which the best climb is kept; 'auto': twelve, the worse dropped "
         "early.",
     ),
     Option(

@@ -21,13 +21,14 @@ import numpy as np
 from jaxtyping import Float
 
 from minorant import _config
-from minorant._parameters import from_vector, hold, leaf_constraints, to_vector
+from minorant._parameters import leaf_constraints, to_vector
 from minorant._types import Array, PyTree, Rows
 from minorant.data.arrays import ArraySource
 from minorant.evidence.scoring import arranged, checked
 from minorant.models.base import AbstractExactModel
 from minorant.preparation import climbed_blocks
 from minorant.result import Fit, StandardErrors
+from minorant.solvers.base import model_at
 
 _COLUMNS_AT_ONCE = 8
 _STEP = 1e-5
@@ -160,7 +161,7 @@ def _slopes(fit: Fit, vector: np.ndarray) -> Float[np.ndarray, "g p"]:
 def _natural(fit: Fit, vector: np.ndarray) -> Float[np.ndarray, " g"]:
     """All leaves of the model at a point, in the data's units, one after the other."""
     template = jax.tree.map(lambda leaf: np.asarray(leaf, dtype=float), fit.standardised)
-    model = hold(fit.fixed, template, from_vector(template, vector).projected())
+    model = model_at(template, vector, fit.fixed)
     model = model.rescaled(fit.units.inverse())
     return np.concatenate([np.asarray(leaf, float).ravel() for leaf in jax.tree.leaves(model)])
 
@@ -191,7 +192,7 @@ def _as_model(fit: Fit, errors: np.ndarray) -> PyTree:
 def _block_evidence(
     template: AbstractExactModel, fixed: PyTree, vector: Array, rows: Rows
 ) -> Float[Array, " n"]:
-    model = hold(fixed, template, from_vector(template, vector).projected())
+    model = model_at(template, vector, fixed)
     return model.log_evidence(rows, model.prepare())
 
 
@@ -206,7 +207,7 @@ def _curvature(
         return jnp.where(rows.weight > 0, rows.weight * per_row, 0.0).sum()
 
     def prior(point: Array) -> Array:
-        model = hold(fixed, template, from_vector(template, point).projected())
+        model = model_at(template, point, fixed)
         return jnp.asarray(model.log_prior(), point.dtype)
 
     def block(point: Array, rows: Rows) -> Array:

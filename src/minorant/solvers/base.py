@@ -8,15 +8,27 @@ from typing import Any, Generic, TypeVar
 import equinox as eqx
 from jaxtyping import Int
 
+from minorant._parameters import from_vector, hold
 from minorant._types import Array, PyTree
 from minorant.data import AbstractSource
 from minorant.models.base import AbstractModel
+from minorant.result import CODES, Outcome
 
 Model = TypeVar("Model", bound=AbstractModel, covariant=True)
 Source = TypeVar("Source", bound=AbstractSource, covariant=True)
 
 
 TRACE_LENGTH = 128
+RUNNING, CONVERGED, PRECISION, DECREASED, NON_FINITE = (
+    CODES.index(outcome)
+    for outcome in (
+        Outcome.RUNNING,
+        Outcome.CONVERGED,
+        Outcome.PRECISION,
+        Outcome.DECREASED,
+        Outcome.NON_FINITE,
+    )
+)
 
 
 class Problem(eqx.Module, Generic[Model, Source]):
@@ -29,6 +41,11 @@ class Problem(eqx.Module, Generic[Model, Source]):
     model: Model
     source: Source
     fixed: PyTree | None = None
+
+
+def model_at(template: Any, point: Array, fixed: PyTree | None) -> Any:
+    """The model at a point: what is fixed held, what has a floor on or above it."""
+    return hold(fixed, template, from_vector(template, point).projected())
 
 
 class AbstractState(eqx.Module):

@@ -24,26 +24,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from minorant._parameters import from_vector, hold, to_vector
+from minorant._parameters import to_vector
 from minorant._types import Array, PyTree, Rows
 from minorant.data import AbstractSource
 from minorant.models.base import AbstractTractableModel, Expectation
-from minorant.result import CODES, Outcome
 from minorant.solvers.accelerate import AbstractAcceleration, Proposal, Squarem
-from minorant.solvers.base import TRACE_LENGTH, AbstractSolver, AbstractState, Problem
+from minorant.solvers.base import (
+    CONVERGED,
+    DECREASED,
+    NON_FINITE,
+    PRECISION,
+    RUNNING,
+    TRACE_LENGTH,
+    AbstractSolver,
+    AbstractState,
+    Problem,
+    model_at,
+)
 
 TractableProblem: TypeAlias = Problem[AbstractTractableModel, AbstractSource]
-
-_RUNNING, _CONVERGED, _PRECISION, _DECREASED, _NON_FINITE = (
-    CODES.index(outcome)
-    for outcome in (
-        Outcome.RUNNING,
-        Outcome.CONVERGED,
-        Outcome.PRECISION,
-        Outcome.DECREASED,
-        Outcome.NON_FINITE,
-    )
-)
 
 
 class EMState(AbstractState):
@@ -144,7 +143,7 @@ class EM(AbstractSolver):
 
     def settled(self, problem: TractableProblem, state: EMState) -> AbstractTractableModel:
         """The model at the accepted point of one climb; on the host, in NumPy."""
-        return _model_at(problem, state, state.accepted)
+        return model_at(state.model, state.accepted, problem.fixed)
 
     def taken_up(self, state: EMState, structure: Any, dead: Any) -> EMState:
         """Stacked climbs in another numerical form, from their accepted points (host side)."""
@@ -163,7 +162,7 @@ class EM(AbstractSolver):
         return f"EM with {rule} extrapolation, safeguarded, because the M-step is the model's own"
 
     def _visit(self, problem: TractableProblem, state: EMState) -> Visit:
-        model = _model_at(problem, state, state.pending)
+        model = model_at(state.model, state.pending, problem.fixed)
         prepared = model.prepare()
         found: Expectation = problem.source.fold(_expectation, (model, prepared))
         objective = found.bound + model.log_prior()
@@ -172,7 +171,7 @@ class EM(AbstractSolver):
         eps = jnp.finfo(objective.dtype).eps
         amplified = model.rounding(prepared) * problem.source.n_rows()
         slack = 16 * eps * (jnp.abs(objective) + amplified)
-        accepted = jnp.isfinite(objective) & (gain >= 0) & (state.code == _RUNNING)
+        accepted = jnp.isfinite(objective) & (gain >= 0) & (state.code == RUNNING)
         return Visit(found.bound, objective, image, gain, accepted, slack)
 
     def _advance(self, state: EMState, visit: Visit) -> EMState:
@@ -196,9 +195,9 @@ class EM(AbstractSolver):
             pending_is_plain=~extrapolate,
             pending_worth=jnp.where(extrapolate, _worth(state.pending, visit.image, proposal), 1.0),
             plain_worth=state.plain_worth + jnp.where(took, state.pending_worth, 0.0),
-            n_steps=state.n_steps + (state.code == _RUNNING),
+            n_steps=state.n_steps + (state.code == RUNNING),
             n_kept=state.n_kept + (took & ~state.pending_is_plain),
-            n_refused=state.n_refused + (~took & (state.code == _RUNNING)),
+            n_refused=state.n_refused + (~took & (state.code == RUNNING)),
             trace=jnp.asarray(state.trace).at[slot].set(jnp.stack([bound, objective])),
         )
 
@@ -210,7 +209,7 @@ class EM(AbstractSolver):
         checked = visit.accepted & (before.checking == 1)
         done = checked & (left <= self.tolerance * problem.source.n_rows())
         failed = ~visit.accepted & before.pending_is_plain & ~_may_shorten(before, visit)
-        code = jnp.where(failed, self._failure(visit), jnp.where(done, _CONVERGED, _RUNNING))
+        code = jnp.where(failed, self._failure(visit), jnp.where(done, CONVERGED, RUNNING))
         wanted = self.tolerance * before.patience * problem.source.n_rows()
         start = visit.accepted & (before.checking == 0) & (visit.gain <= wanted)
         checking = jnp.where(start, 2, jnp.maximum(before.checking - visit.accepted, 0))
@@ -224,13 +223,13 @@ class EM(AbstractSolver):
             patience=jnp.where(checked & ~done, 0.25 * before.patience, before.patience),
             rate=jnp.where(checked, rate, before.rate),
             left=jnp.where(checked, left, before.left),
-            code=jnp.where(before.code == _RUNNING, code, before.code).astype(jnp.int32),
+            code=jnp.where(before.code == RUNNING, code, before.code).astype(jnp.int32),
         )
 
     def _failure(self, visit: Visit) -> Array:
         """What a plain step that did not climb means."""
-        decreased = jnp.where(visit.gain >= -visit.slack, _PRECISION, _DECREASED)
-        return jnp.where(jnp.isfinite(visit.objective), decreased, _NON_FINITE)
+        decreased = jnp.where(visit.gain >= -visit.slack, PRECISION, DECREASED)
+        return jnp.where(jnp.isfinite(visit.objective), decreased, NON_FINITE)
 
 
 def aitken(first: Array, second: Array, slack: Array) -> tuple[Array, Array]:
@@ -257,11 +256,6 @@ def _worth(point: Array, image: Array, proposal: Proposal) -> Array:
 def _expectation(parameters: tuple[Any, PyTree], rows: Rows) -> Expectation:
     model, prepared = parameters
     return model.expectation(rows, prepared)
-
-
-def _model_at(problem: TractableProblem, state: EMState, point: Array) -> AbstractTractableModel:
-    """The model at a point: what is fixed held, what has a floor on or above it."""
-    return hold(problem.fixed, state.model, from_vector(state.model, point).projected())
 
 
 def _shorter(state: EMState) -> Array:

@@ -22,24 +22,24 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from minorant._parameters import from_vector, hold, to_vector
+from minorant._parameters import to_vector
 from minorant._types import Array, Rows
 from minorant.models.base import AbstractExactModel
-from minorant.result import CODES, Outcome
-from minorant.solvers.base import TRACE_LENGTH, AbstractSolver, AbstractState, Problem
-
-_RUNNING, _CONVERGED, _PRECISION, _DECREASED, _NON_FINITE = (
-    CODES.index(outcome)
-    for outcome in (
-        Outcome.RUNNING,
-        Outcome.CONVERGED,
-        Outcome.PRECISION,
-        Outcome.DECREASED,
-        Outcome.NON_FINITE,
-    )
+from minorant.solvers.base import (
+    CONVERGED,
+    DECREASED,
+    NON_FINITE,
+    PRECISION,
+    RUNNING,
+    TRACE_LENGTH,
+    AbstractSolver,
+    AbstractState,
+    Problem,
+    model_at,
 )
+
 _ARMIJO = 1e-4
 _SHORTEST = 1e-10
 _FIRST_STEP = 0.1
@@ -66,7 +66,6 @@ class QuasiNewtonState(AbstractState):
     objective: Float[Array, ""]
     left: Float[Array, ""]
     small: Int[Array, ""]
-    fresh: Bool[Array, ""]
     plain_worth: Float[Array, ""]
     n_steps: Int[Array, ""]
     n_kept: Int[Array, ""]
@@ -117,7 +116,6 @@ class QuasiNewton(AbstractSolver):
             objective=lowest,
             left=jnp.asarray(jnp.inf, start.dtype),
             small=zero,
-            fresh=jnp.asarray(True),
             plain_worth=jnp.zeros((), start.dtype),
             n_steps=zero,
             n_kept=zero,
@@ -146,7 +144,7 @@ class QuasiNewton(AbstractSolver):
 
     def settled(self, problem: Problem, state: QuasiNewtonState) -> AbstractExactModel:
         """The model at the accepted point of one climb; on the host, in NumPy."""
-        return _model_at(problem, state.model, state.accepted)
+        return model_at(state.model, state.accepted, problem.fixed)
 
     def taken_up(self, state: QuasiNewtonState, structure: Any, dead: Any) -> QuasiNewtonState:
         """Stacked climbs in another numerical form, from their accepted points (host side)."""
@@ -171,24 +169,23 @@ class QuasiNewton(AbstractSolver):
         point = state.accepted + state.length * state.direction
 
         def block_evidence(vector: Array, rows: Rows) -> Array:
-            model = _model_at(problem, state.model, vector)
+            model = model_at(state.model, vector, problem.fixed)
             per_row = model.log_evidence(rows, model.prepare())
             return jnp.where(rows.weight > 0, rows.weight * per_row, 0.0).sum()
 
         def log_prior(vector: Array) -> Array:
-            return jnp.asarray(_model_at(problem, state.model, vector).log_prior(), point.dtype)
+            return jnp.asarray(
+                model_at(state.model, vector, problem.fixed).log_prior(), point.dtype
+            )
 
         bound, gradient = problem.source.fold(jax.value_and_grad(block_evidence), point)
         prior, prior_gradient = jax.value_and_grad(log_prior)(point)
         objective = bound + prior
         # Rounding is that of the accepted point: a wild point's own would excuse anything.
         size = jnp.where(jnp.isfinite(state.objective), state.objective, objective)
-        amplified = self._rounding(state.model) * problem.source.n_rows()
+        amplified = state.model.rounding(state.model.prepare()) * problem.source.n_rows()
         slack = 16 * jnp.finfo(point.dtype).eps * (jnp.abs(size) + amplified)
         return Visit(point, bound, objective, gradient + prior_gradient, slack)
-
-    def _rounding(self, model: AbstractExactModel) -> Array | float:
-        return model.rounding(model.prepare())
 
     def _accepted(
         self, state: QuasiNewtonState, visit: Visit, gain: Array, n_rows: Array
@@ -215,9 +212,8 @@ class QuasiNewton(AbstractSolver):
             objective=visit.objective,
             left=left,
             small=small.astype(jnp.int32),
-            fresh=curvature.count == 0,
             n_kept=state.n_kept + 1,
-            code=jnp.where(done, _CONVERGED, _RUNNING).astype(jnp.int32),
+            code=jnp.where(done, CONVERGED, RUNNING).astype(jnp.int32),
         )
 
     def _refused(
@@ -229,11 +225,11 @@ class QuasiNewton(AbstractSolver):
         length = state.length * jnp.clip(jnp.nan_to_num(shorter, nan=0.1), 0.1, 0.5)
         lost_in_rounding = jnp.isfinite(gain) & (expected <= visit.slack)
         exhausted = (length < _SHORTEST) | lost_in_rounding
-        over = exhausted & (state.fresh | lost_in_rounding)
+        over = exhausted & ((state.curvature.count == 0) | lost_in_rounding)
         start_lost = ~jnp.isfinite(state.objective)
         close = jnp.abs(gain) <= visit.slack
-        end = jnp.where(jnp.isfinite(visit.objective) & ~close, _DECREASED, _PRECISION)
-        end = jnp.where(start_lost | ~jnp.isfinite(visit.objective), _NON_FINITE, end)
+        end = jnp.where(jnp.isfinite(visit.objective) & ~close, DECREASED, PRECISION)
+        end = jnp.where(start_lost | ~jnp.isfinite(visit.objective), NON_FINITE, end)
         # A direction that leads nowhere was built from bad curvature: forget it.
         restart = exhausted & ~over
         steepest = state.gradient
@@ -245,9 +241,8 @@ class QuasiNewton(AbstractSolver):
             direction=direction,
             length=jnp.where(restart, _first_length(emptied, steepest), length),
             curvature=curvature,
-            fresh=state.fresh | restart,
             n_refused=state.n_refused + 1,
-            code=jnp.where(over | start_lost, end, _RUNNING).astype(jnp.int32),
+            code=jnp.where(over | start_lost, end, RUNNING).astype(jnp.int32),
         )
 
     def _recorded(self, before: QuasiNewtonState, after: QuasiNewtonState) -> QuasiNewtonState:
@@ -260,14 +255,9 @@ class QuasiNewton(AbstractSolver):
         )
 
 
-def _model_at(problem: Problem, template: AbstractExactModel, point: Array) -> AbstractExactModel:
-    """The model at a point: what is fixed held, what has a floor on or above it."""
-    return hold(problem.fixed, template, from_vector(template, point).projected())
-
-
 def _ended(before: QuasiNewtonState, after: QuasiNewtonState) -> QuasiNewtonState:
     """A climb that has ended stays where it is."""
-    over = before.code != _RUNNING
+    over = before.code != RUNNING
     return jax.tree.map(lambda a, b: jnp.where(over, a, b), before, after)
 
 

@@ -18,12 +18,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from minorant._parameters import constant, given, parameter
-from minorant._types import Affine, Array, Key, PyTree, Rows, Summary
+from minorant._types import Array, Key, PyTree, Rows
 from minorant.components.base import AbstractComponent, of
 from minorant.components.custom import as_component
 from minorant.components.priors import Dirichlet
 from minorant.models._neighbours import counted, mean_time, starts
-from minorant.models.base import AbstractDiscreteModel, AbstractTractableModel, Expectation
+from minorant.models.base import Expectation
+from minorant.models.of_components import AbstractModelOfComponents, is_component
 from minorant.models.transitions import (
     AbstractTransition,
     AllowedSimplex,
@@ -73,7 +74,7 @@ def _transition_constraint(model: HiddenMarkov) -> AllowedSimplex:
     return AllowedSimplex(allowed, None if len(set(tied)) == k else tuple(map(int, tied)))
 
 
-class HiddenMarkov(AbstractTractableModel, AbstractDiscreteModel):
+class HiddenMarkov(AbstractModelOfComponents):
     """k states that follow one another, each with a density of the rows.
 
     Args:
@@ -259,37 +260,9 @@ class HiddenMarkov(AbstractTractableModel, AbstractDiscreteModel):
         initial = self._beginning(transition)
         return self._replaced(_without_dust(initial), transition, self.component.projected())
 
-    def stabilised(self, spread: float) -> Self:
-        """With the components in the form that this precision asks for."""
-        return self._with_component(self.component.stabilised(spread))
-
-    def rounding(self, prepared: Prepared) -> Float[Array, ""] | float:
-        """The components' amplification."""
-        return self.component.rounding(prepared.component)
-
-    def configured(self, summary: Summary) -> Self:
-        """With the components configured."""
-        return self._with_component(self.component.configured(summary, self.n_components))
-
-    def standardiser(self, summary: Summary) -> Affine:
-        """The components' units."""
-        return self.component.standardiser(summary)
-
-    def rescaled(self, units: Affine) -> Self:
-        """With the components in other units."""
-        return self._with_component(self.component.rescaled(units))
-
-    def check(self, values: np.ndarray, names: tuple[str, ...]) -> None:
-        """The components' check."""
-        self.component.check(values, names)
-
     def is_grouped(self) -> bool:
         """Rows of one sequence depend on each other."""
         return True
-
-    def may_overshoot(self) -> bool:
-        """As the components do."""
-        return self.component.may_overshoot()
 
     def reason(self) -> str:
         """The states are summed out by recursion."""
@@ -297,10 +270,6 @@ class HiddenMarkov(AbstractTractableModel, AbstractDiscreteModel):
             "HiddenMarkov's own exact posterior (forward and backward recursions over the states "
             "of each sequence), so the bound equals log p(X)"
         )
-
-    def embedding(self, values: np.ndarray) -> np.ndarray:
-        """The components' view of the rows."""
-        return self.component.embedding(values)
 
     def partition_statistics(self, rows: Rows, probability: Float[Array, "k n"]) -> ChainStatistics:
         """The sums that a soft partition gives.
@@ -311,10 +280,6 @@ class HiddenMarkov(AbstractTractableModel, AbstractDiscreteModel):
             probability = probability[jnp.argsort(mean_time(rows, probability))]
         component = self.component.statistics(rows, probability * rows.weight, None)
         return ChainStatistics(*counted(rows, probability), component)
-
-    def collapsed(self) -> np.ndarray:
-        """The components' floors."""
-        return np.asarray(self.component.collapsed())
 
     def occupancy(self) -> None:
         """The probabilities do not say: a state may be passed through once."""
@@ -336,24 +301,15 @@ class HiddenMarkov(AbstractTractableModel, AbstractDiscreteModel):
 
         return _lanes.rows_by_chunk(filled, _lanes.rows_to_lanes(rows, plan), probability, plan)
 
-    def imputed_sample(self, key: Key, rows: Rows, prepared: Prepared) -> Float[Array, "n d"]:
-        """A draw from ``p(x | x_observed)``, states first."""
-        label_key, row_key = jax.random.split(key)
-        states = self.posterior(rows, prepared).sample(label_key)
-        return self.component.conditional_sample(row_key, rows, states, prepared.component)
-
     def _beginning(self, transition: Array) -> Array:
         return stationary_distribution(transition) if self.stationary else given(self.initial)
-
-    def _with_component(self, component: AbstractComponent) -> Self:
-        return eqx.tree_at(lambda m: m.component, self, component, is_leaf=_is_component)
 
     def _replaced(self, initial: Array, transition: Array, component: AbstractComponent) -> Self:
         return eqx.tree_at(
             lambda m: (m.initial, m.transition, m.component),
             self,
             (initial, transition, component),
-            is_leaf=lambda node: node is None or _is_component(node),
+            is_leaf=lambda node: node is None or is_component(node),
         )
 
 
@@ -381,7 +337,3 @@ def _without_dust(probability: Array) -> Array:
     xp = np if isinstance(probability, np.ndarray) else jnp
     least = _GONE * jnp.finfo(probability.dtype).tiny
     return xp.where(probability > least, probability, xp.zeros_like(probability))
-
-
-def _is_component(node: object) -> bool:
-    return isinstance(node, AbstractComponent)

@@ -19,11 +19,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from minorant._parameters import constant, given, simplex
-from minorant._types import Affine, Array, Key, PyTree, Rows, Summary
+from minorant._types import Array, Key, PyTree, Rows
 from minorant.components.base import AbstractComponent, of
 from minorant.components.custom import as_component
 from minorant.components.priors import Dirichlet
-from minorant.models.base import AbstractDiscreteModel, AbstractTractableModel, Expectation
+from minorant.models.base import Expectation
+from minorant.models.of_components import AbstractModelOfComponents
 from minorant.posteriors import Categorical
 
 
@@ -41,7 +42,7 @@ class MixtureStatistics(NamedTuple):
     component: PyTree
 
 
-class Mixture(AbstractTractableModel, AbstractDiscreteModel):
+class Mixture(AbstractModelOfComponents):
     """k components over the same columns, one of which each row comes from.
 
     Args:
@@ -145,41 +146,9 @@ class Mixture(AbstractTractableModel, AbstractDiscreteModel):
         """With the components inside their floors."""
         return eqx.tree_at(lambda m: m.component, self, self.component.projected())
 
-    def stabilised(self, spread: float) -> Self:
-        """With the components in the form that this precision asks for."""
-        return self._with_component(self.component.stabilised(spread))
-
-    def rounding(self, prepared: Prepared) -> Float[Array, ""] | float:
-        """The components' amplification."""
-        return self.component.rounding(prepared.component)
-
-    def configured(self, summary: Summary) -> Self:
-        """With the components configured."""
-        return self._with_component(self.component.configured(summary, self.n_components))
-
-    def standardiser(self, summary: Summary) -> Affine:
-        """The components' units."""
-        return self.component.standardiser(summary)
-
-    def rescaled(self, units: Affine) -> Self:
-        """With the components in other units."""
-        return self._with_component(self.component.rescaled(units))
-
-    def check(self, values: np.ndarray, names: tuple[str, ...]) -> None:
-        """The components' check."""
-        self.component.check(values, names)
-
     def shares_patterns(self) -> bool:
         """As the components do."""
         return self.component.shares_patterns()
-
-    def may_overshoot(self) -> bool:
-        """As the components do."""
-        return self.component.may_overshoot()
-
-    def collapsed(self) -> np.ndarray:
-        """The components' floors."""
-        return np.asarray(self.component.collapsed())
 
     def occupancy(self) -> np.ndarray:
         """The weights."""
@@ -192,24 +161,11 @@ class Mixture(AbstractTractableModel, AbstractDiscreteModel):
             "equals log p(X)"
         )
 
-    def embedding(self, values: np.ndarray) -> np.ndarray:
-        """The components' view of the rows."""
-        return self.component.embedding(values)
-
     def imputed(self, rows: Rows, prepared: Prepared) -> Float[Array, "n d"]:
         """``E[x | x_observed]``: the row itself where observed."""
         responsibilities = self.posterior(rows, prepared).probability
         means = self.component.conditional_mean(rows, prepared.component)
         return jnp.einsum("kn,knd->nd", responsibilities, means)
-
-    def imputed_sample(self, key: Key, rows: Rows, prepared: Prepared) -> Float[Array, "n d"]:
-        """A draw from ``p(x | x_observed)``."""
-        label_key, row_key = jax.random.split(key)
-        labels = self.posterior(rows, prepared).sample(label_key)
-        return self.component.conditional_sample(row_key, rows, labels, prepared.component)
-
-    def _with_component(self, component: AbstractComponent) -> Self:
-        return eqx.tree_at(lambda m: m.component, self, component, is_leaf=_is_component)
 
     def _statistics(
         self, rows: Rows, weighted: Float[Array, "k n"], prepared: Prepared | None
@@ -245,7 +201,3 @@ def _log_sum(scores: Float[Array, "k n"]) -> tuple[Array, Array]:
 
 def _is_none(node: object) -> bool:
     return node is None
-
-
-def _is_component(node: object) -> bool:
-    return isinstance(node, AbstractComponent)

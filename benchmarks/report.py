@@ -23,6 +23,9 @@ ORDER = (
     "hmm",
     "latent_trait",
     "factor_analysis",
+    "posteriors",
+    "bound_time",
+    "published",
     "acceleration",
 )
 

@@ -17,6 +17,9 @@ SECTIONS = (
     "latent_trait",
     "factor_analysis",
     "kalman",
+    "posteriors",
+    "bound_time",
+    "published",
 )
 
 

@@ -2,7 +2,7 @@
 
 To test a new component, solver, posterior or estimator, add a row here: every law then holds for it
 or fails by its name. A row says how to make the thing and what is true of it in plain NumPy and
-SciPy, never through the code under test.
+SciPy, never through the code under test. Models of sequences have theirs in ``sequence_cases.py``.
 
 Conventions: makers take a seeded NumPy generator and give float64 NumPy leaves; nothing here calls
 JAX but the user's component, which a user writes in it. ``log_prob(component, j, x)`` is the truth
@@ -40,7 +40,9 @@ from minorant.components import (
     Tied,
 )
 from minorant.components.priors import Dirichlet, InverseWishart
-from minorant.models import Mixture
+from minorant.models import (
+    Mixture,
+)
 from minorant.solvers import EM, Anderson, Plain, Squarem
 
 
@@ -312,6 +314,7 @@ POSTERIORS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
     "random": random_probabilities,
     "one-hot": one_hot,
 }
+
 
 # name -> () -> estimator; the laws of tests/laws/test_estimators.py run over it.
 ESTIMATORS: dict[str, Callable[[], Any]] = {}

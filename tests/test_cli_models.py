@@ -90,6 +90,23 @@ def test_sequences_are_ordered_by_time_and_gaps_are_steps(folder, capsys):
     assert "moves on to 1" in said.out
 
 
+def test_moves_between_states_may_depend_on_a_column(folder, capsys):
+    rng = np.random.default_rng(4)
+    u = rng.normal(size=80)
+    x = 5.0 * (np.cumsum(rng.random(80) < 1.0 / (1.0 + np.exp(1.0 - 2.0 * u))) % 2)
+    x = x + rng.normal(size=80)
+    lines = ["x,u", *(f"{a:.6f},{b:.6f}" for a, b in zip(x, u, strict=True))]
+    (folder / "moved.csv").write_text("\n".join(lines))
+    fit = fitted(folder, "@moved.csv --model hidden-markov -k 2 --input u", "moved", capsys)
+    assert fit.names == ("x",)
+    assert fit.model.transition.coefficients.shape == (2, 2, 2)
+    code, _ = ran(folder, "score @moved @moved.csv --out @moves.csv --overwrite", capsys)
+    assert code == 0
+    found = columns(folder / "moves.csv")["log_density"].sum()
+    assert found == pytest.approx(fit.bound, rel=1e-6)
+    assert "moves on to 1 (inputs 0)" in ran(folder, "show @moved", capsys)[1].out
+
+
 def test_state_space(folder, capsys):
     line = "@visits.csv --model state-space --factors 1 --group patient --time day"
     fit = fitted(folder, line, "ssm", capsys)

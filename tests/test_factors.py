@@ -92,3 +92,18 @@ def test_eigenvalues_under_vmap():
     np.testing.assert_allclose(values, np.linalg.eigvalsh(given), rtol=1e-10)
     again = (vectors * values[..., None, :]) @ np.swapaxes(vectors, -1, -2)
     np.testing.assert_allclose(again, given, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("m", "n"), [(5, 3), (3, 5), (4, 4), (1, 1)])
+def test_upper_triangles_under_vmap(m, n):
+    rng = np.random.default_rng(7)
+    arrays = rng.normal(size=(6, 2, m, n))
+    arrays[0, 0, :, 0] = 0.0  # a column that needs no reflection
+    with jax.enable_x64(True):
+        found = jax.jit(jax.vmap(jax.vmap(_factors.upper_triangle)))(arrays)
+        single = _factors.upper_triangle(arrays[1, 1])
+    assert found.shape == (6, 2, min(m, n), n)
+    squares = np.swapaxes(arrays, -1, -2) @ arrays
+    np.testing.assert_allclose(np.swapaxes(found, -1, -2) @ found, squares, atol=1e-12)
+    np.testing.assert_allclose(np.abs(found[1, 1]), np.abs(single), atol=1e-12)
+    assert (np.tril(found, -1) == 0).all()

@@ -9,6 +9,7 @@ from helpers import quick_jit
 
 from minorant.posteriors import GaussianChain
 from minorant.posteriors._kalman_filter import Chain, Observed, filtered
+from minorant.posteriors._kalman_lanes import smoothed_in_lanes
 from minorant.posteriors._kalman_steady import CHUNK, smoothed_long
 from minorant.posteriors.kalman import smoothed
 
@@ -105,6 +106,50 @@ def test_settled_gains_give_the_full_recursion_to_rounding(starts, gappy, law):
         np.testing.assert_allclose(found, wanted, atol=1e-12)
     skipped = float(fast.sums.mass)
     assert skipped == 0.0 if law.Q.max() == 0.0 else skipped > 0.0
+
+
+def in_lanes(chain, parts):
+    """The full recursion and lanes; rows where lanes cannot be, else sums."""
+    observed, everywhere = observed_of(parts), jnp.asarray(True)
+    return [
+        (
+            smoothed(chain, observed, collect, r),
+            *smoothed_in_lanes(chain, observed, everywhere, collect, r),
+        )
+        for r in (False, True)
+    ]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_lanes_are_the_full_recursion_where_gaps_are_everywhere(dtype):
+    """Groups that end inside lanes, and rows without a cell."""
+    rng = np.random.default_rng(8)
+    law = truth.random_law(rng, L, D)
+    start = np.isin(np.arange(1024), [0, 300, 301, 512])
+    x = truth.simulated(rng, law, start, np.zeros((1024, 0)))[1]
+    x[rng.random(x.shape) < 0.3] = np.nan
+    x[500:503] = np.nan
+    weight = np.where(np.cumsum(start) == 1, 1.0, 2.5)
+    parts = whitened(law, x, start, weight, True)
+    parts = {k: v.astype(dtype) if v.dtype == float else v for k, v in parts.items()}
+    with jax.enable_x64(dtype == np.float64):
+        found = jax.jit(in_lanes)(chain_of(law, dtype), parts)
+    atol = 1e-11 if dtype == np.float64 else 1e-3
+    for full, lanes, settled in found:
+        assert bool(settled)
+        for one, other in zip(jax.tree.leaves(lanes), jax.tree.leaves(full), strict=True):
+            np.testing.assert_allclose(one, other, atol=atol * max(1.0, np.abs(other).max()))
+
+
+def test_a_chain_that_remembers_is_not_left_to_lanes():
+    law, n = still(), 1600
+    start = np.arange(n) == 0
+    x = truth.simulated(np.random.default_rng(9), law, start, np.zeros((n, 0)))[1]
+    x[::7] = np.nan
+    parts = whitened(law, x, start, np.ones(n), True)
+    assert not any(bool(settled) for _, _, settled in quick_jit(in_lanes)(chain_of(law), parts))
+    (full, _), (long, _) = both(chain_of(law), parts)
+    np.testing.assert_allclose(long.mean, full.mean, atol=1e-11)
 
 
 def test_singular_noise_and_a_known_first_state_equal_the_dense_density():

@@ -15,6 +15,7 @@ from trait_scenes import CURVE, KINDS, PATTERN, lsat, simulated, slow_log_joint
 
 import minorant
 from minorant._parameters import from_vector, to_vector
+from minorant._types import Rows
 from minorant.models import (
     GeneralizedPartialCredit,
     GradedResponse,
@@ -150,6 +151,26 @@ def test_what_is_fixed_is_held(float64):
     rows = rows_of(answers, float, persons)
     slope = objective_slope(found.model, rows)[1]
     np.testing.assert_allclose(slope[5:10], 0.0, atol=2e-2)  # slopes come first, then intercepts
+
+
+def test_traits_are_turned_to_positive_sums_of_slopes(float64):
+    """Both groups' traits with the items; not where structure or prior says which way is up."""
+    slopes = np.array([[1.0, 0.5], [0.8, -1.0], [0.3, -1.2]])
+    items = (TwoParameter(slopes, np.array([[0.1], [0.2], [-0.3]])),)
+    mean, spread = np.array([[0.0, 0.0], [0.4, 0.7]]), np.array([[1.0, 0.3], [0.3, 1.0]])
+    model = LatentTrait(items, mean, np.stack([spread, 2 * spread]), n_traits=2, n_groups=2)
+    found = model.oriented()
+    sign = np.array([1.0, -1.0])
+    np.testing.assert_array_equal(found.items[0].slopes, slopes * sign)
+    rng = np.random.default_rng(0)
+    z, group = rng.normal(size=(6, 2)), np.repeat([0.0, 1.0], 3)[:, None]
+    answers = rng.integers(0, 2, (6, 3)).astype(float)
+    rows = Rows(answers, np.ones(6), inputs=group)
+    before, after = model.log_joint(rows, z), found.log_joint(rows, z * sign)
+    np.testing.assert_allclose(after, before, rtol=1e-12)
+    tilted = (TwoParameter(slopes, items[0].intercepts, ItemPrior(slope=(1.0, 0.5))),)
+    kept = dataclasses.replace(model, items=tilted).oriented()
+    np.testing.assert_array_equal(kept.items[0].slopes, slopes)
 
 
 def test_many_items_sharpen_posteriors_and_the_rule_follows(float64):

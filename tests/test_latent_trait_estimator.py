@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 
+import equinox as eqx
 import numpy as np
 import pytest
 import truth_quadrature as truth
@@ -15,6 +16,7 @@ import minorant
 from minorant import _config, plots
 from minorant.estimators import LatentTrait as Traits
 from minorant.estimators import _item_fit
+from minorant.estimators._item_table import trait_loadings
 from minorant.models import GradedResponse, ItemPrior, LatentTrait, Rasch, TwoParameter
 from minorant.posteriors import Grid
 
@@ -84,6 +86,47 @@ def test_turning_an_item_round_turns_its_slope(lsat_fit):
     np.testing.assert_allclose(
         other.items_.slopes[:, 0] * sign, lsat_fit.items_.slopes[:, 0], atol=1e-3
     )
+
+
+def test_a_climb_that_begins_upside_down_ends_upright(lsat_fit):
+    answers, persons = lsat()
+    model = lsat_fit.fit_.model
+    start = eqx.tree_at(lambda m: m.items[0].slopes, model, -np.asarray(model.items[0].slopes))
+    with _config.precision(np.dtype(float)):
+        again = minorant.fit(start, answers, weights=persons, tolerance=1e-12)
+        held = minorant.fit(start, answers, weights=persons, fixed=lambda m: m.items[0].slopes)
+    np.testing.assert_allclose(again.bound, lsat_fit.fit_.bound, rtol=1e-12)
+    np.testing.assert_allclose(again.model.items[0].slopes, model.items[0].slopes, atol=1e-5)
+    np.testing.assert_array_equal(held.model.items[0].slopes, start.items[0].slopes)
+
+
+def test_loadings_turn_with_their_traits():
+    """A made-up model of two traits, turned so that its first item asks for one alone."""
+    simple = np.array([[1.5, 0.0], [1.0, 0.0], [0.8, 0.0], [0.0, 1.2], [0.0, 0.9], [0.0, 1.4]])
+    root = np.linalg.cholesky([[1.0, 0.3], [0.3, 1.0]])
+    slopes = simple @ root
+    turned = slopes @ np.linalg.qr(slopes[:2].T)[0]
+    items = (TwoParameter(turned, np.zeros((6, 1))),)
+    model = LatentTrait(items, np.zeros((1, 2)), np.eye(2)[None], n_traits=2)
+    names = tuple("abcdef")
+    found = trait_loadings(model, names, "oblimin")
+    order = np.argsort(-np.abs(found.slopes[0]))  # whichever trait item a asks for comes first
+    np.testing.assert_allclose(found.slopes[:, order], simple, atol=1e-5)
+    np.testing.assert_allclose(found.correlation[0, 1], 0.3, atol=1e-5)
+    np.testing.assert_allclose(found.slopes @ found.transform.T, turned, atol=1e-12)
+    explained = (turned**2).sum(1)
+    np.testing.assert_allclose(found.communality, explained / (1.702**2 + explained))
+    whole = np.einsum("dl,lm,dm->d", found.loadings, found.correlation, found.loadings)
+    np.testing.assert_allclose(whole, found.communality)
+    plain = trait_loadings(model, names, None)
+    np.testing.assert_allclose((plain.loadings**2).sum(1), found.communality)
+    assert "communality" in str(found)
+
+
+def test_what_cannot_be_rotated(lsat_fit):
+    assert lsat_fit.loadings().loadings.shape == (5, 1)
+    with pytest.raises(ValueError, match="rotation must be None here, because there is one trait"):
+        lsat_fit.loadings("varimax")
 
 
 def test_scores_against_fine_grids(lsat_fit):
@@ -186,6 +229,10 @@ def test_two_traits_are_found_without_a_pattern(float64):
     answers = (reach > np.linspace(-1, 1, 10)).astype(float)
     found = Traits("2PL", n_traits=2).fit(answers)
     assert found.items_.slopes[0, 1] == 0.0
+    rotated = found.loadings()
+    own = np.argmax(rotated.loadings[[0, 9]], axis=1)
+    assert sorted(own.tolist()) == [0, 1]
+    assert np.all(np.argmax(rotated.loadings, axis=1) == np.repeat(own, 5))
     assert np.all(found.items_.slopes.sum(0) > 0)
     np.testing.assert_array_equal(found.trait_covariances_[0], np.eye(2))
     other = minorant.fit(

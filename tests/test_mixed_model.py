@@ -107,6 +107,48 @@ SEEDS = np.array([
 ])  # fmt: skip
 
 
+# Lesnoff, Laval, Bonnet et al. (2004), "Within-herd spread of contagious bovine pleuropneumonia in
+# Ethiopian highlands", as lme4's cbpp: herd, period, new cases, size of the herd.
+CATTLE = np.array([
+    [1, 1, 2, 14], [1, 2, 3, 12], [1, 3, 4, 9], [1, 4, 0, 5], [2, 1, 3, 22], [2, 2, 1, 18],
+    [2, 3, 1, 21], [3, 1, 8, 22], [3, 2, 2, 16], [3, 3, 0, 16], [3, 4, 2, 20], [4, 1, 2, 10],
+    [4, 2, 0, 10], [4, 3, 2, 9], [4, 4, 0, 6], [5, 1, 5, 18], [5, 2, 0, 25], [5, 3, 0, 24],
+    [5, 4, 1, 4], [6, 1, 3, 17], [6, 2, 0, 17], [6, 3, 0, 18], [6, 4, 1, 20], [7, 1, 8, 16],
+    [7, 2, 1, 10], [7, 3, 3, 9], [7, 4, 0, 5], [8, 1, 12, 34], [9, 1, 2, 9], [9, 2, 0, 6],
+    [9, 3, 0, 8], [9, 4, 0, 6], [10, 1, 1, 22], [10, 2, 1, 22], [10, 3, 0, 18], [10, 4, 2, 22],
+    [11, 1, 0, 25], [11, 2, 5, 27], [11, 3, 3, 22], [11, 4, 1, 22], [12, 1, 2, 10], [12, 2, 1, 8],
+    [12, 3, 0, 6], [12, 4, 0, 5], [13, 1, 1, 21], [13, 2, 2, 24], [13, 3, 0, 19], [13, 4, 0, 23],
+    [14, 1, 11, 19], [14, 2, 0, 2], [14, 3, 0, 3], [14, 4, 0, 2], [15, 1, 1, 19], [15, 2, 1, 15],
+    [15, 3, 1, 15], [15, 4, 0, 15],
+])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("points", "expected", "within"),
+    [
+        (1, [-1.39853505, -0.99233471, -1.12867541, -1.58037390], 4e-5),
+        (25, [-1.39922533, -0.99140729, -1.12782185, -1.57946627], 1e-5),
+    ],
+)
+def test_cattle_disease_as_in_lme4(points, expected, within):
+    """lme4's own test (tests/glmer-1.R): Laplace to its 4e-5 relative, 25 nodes to 1e-5.
+
+    The deviance with 25 nodes, 100.010030538022, is twice the shortfall of log p(y) from the model
+    with a chance for every row.
+    """
+    herd, period, cases, size = CATTLE.T
+    X = np.stack([period == p for p in (2, 3, 4)], axis=1).astype(float)
+    y = np.column_stack([cases, size - cases]).astype(float)
+    options = {"points": points, "standard_errors": False, "tol": 1e-12}
+    found = Mixed("binomial", **options).fit(X, y, groups=herd)
+    estimates = np.r_[found.intercept_, found.coef_]
+    np.testing.assert_allclose(estimates, expected, rtol=within)
+    if points == 25:
+        saturated = stats.binom.logpmf(cases, size, cases / size).sum()
+        deviance = 2.0 * (saturated - found.fit_.bound)
+        np.testing.assert_allclose(deviance, 100.010030538022, rtol=1e-8)
+
+
 @pytest.fixture(scope="module")
 def seeds():
     germinated, sown, seed, extract = SEEDS.T.astype(float)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from minorant import Mixture
+from minorant.components import FactorAnalyser, Gaussian
 from minorant.solvers import starts
 from minorant.solvers.starts import Starts
 
@@ -69,3 +71,13 @@ def test_a_subsample_leaves_out_rows_of_no_weight():
     assert len(index) == 20
     assert index.min() >= 50
     assert np.all(np.diff(index) > 0)
+
+
+def test_short_climbs_see_as_many_rows_as_a_step_can_hold():
+    """A factor analyser forms few numbers of a row, a full covariance all products of its cells."""
+    narrow, wide = FactorAnalyser(n_factors=3).numbers_per_row(500), Gaussian().numbers_per_row(500)
+    assert (narrow, wide) == (500 * 5 + 9, 500 * 503 // 2 + 1)
+    assert starts.subsample_size(2000, wide, 3) == 150
+    assert starts.subsample_size(2000, narrow, 3) == 2000
+    mixed = Mixture(FactorAnalyser(n_factors=3), n_components=3)
+    assert mixed.numbers_per_row(500) == narrow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from helpers import quick_jit
 from truth_chain import INITIAL, TRANSITION, simulate
 
 import minorant
+from minorant import evidence
 from minorant._parameters import count_parameters, fixed_mask, from_vector, to_vector
 from minorant._types import Rows
 from minorant.components import Blocks, Diagonal, Gaussian, Poisson
@@ -114,6 +117,7 @@ def test_a_state_that_is_never_visited_keeps_its_row_and_is_named():
     model = HiddenMarkov(component, INITIAL, TRANSITION, n_components=3)
     fit = minorant.fit(model, values, progress=False, fixed=lambda m: m.component.covariance)
     np.testing.assert_allclose(fit.model.transition[2], TRANSITION[2], rtol=1e-9)
+    assert fit.outcome.name == "DEGENERATE"
     assert [(d.component, d.kind) for d in fit.degenerate] == [(2, "is empty")]
 
 
@@ -167,3 +171,17 @@ def test_the_states_are_drawn_over_the_series():
         minorant.plots.states(fit, values[:, None], column=1)
     with pytest.raises(ValueError, match="times must have one number for each of 36 rows"):
         minorant.plots.states(fit, values[:, None], times=[1.0])
+
+
+def test_a_climb_on_rows_that_cannot_be_ends_with_a_sentence_that_names_the_first():
+    stuck = far_apart(transition=np.eye(3))
+    values, groups = np.zeros((10, 1)), np.repeat(["a", "b"], [4, 6])
+    labels = np.full(10, -1)
+    labels[[4, 6]] = 0, 1
+    said = r"Row 6 \(step 2 of its sequence, from 0\) has probability zero in every state"
+    with pytest.raises(minorant.FitError, match=said) as raised:
+        minorant.fit(stuck, values, groups=groups, labels=labels, throw=True)
+    fit = raised.value.fit
+    assert fit.outcome.name == "NON_FINITE"
+    assert [(d.component, d.rows) for d in fit.degenerate] == [(-1, (6,))]
+    assert re.match(said, evidence.impossible(fit, values, groups, labels))

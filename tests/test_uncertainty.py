@@ -10,7 +10,13 @@ import pytest
 from scipy import stats
 
 import minorant
+from minorant._parameters import Positive, Simplex, from_vector
+from minorant._types import Rows
 from minorant.components import Diagonal, Gaussian, Poisson
+from minorant.evidence.uncertainty import _constants, _each_direction
+from minorant.models._curves import Masked
+from minorant.models._trait_scale import Covariances
+from minorant.models.transitions import AllowedSimplex, LeftRight
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -142,3 +148,71 @@ def test_the_table_reads(counts):
     low, high = first.limits
     np.testing.assert_allclose((high - low) / 2 / first.standard_error, stats.norm.ppf(0.975))
     assert first.name in str(fit.standard_errors(rows))
+
+
+@pytest.mark.parametrize(
+    ("constraint", "value", "expected"),
+    [
+        (AllowedSimplex(((True, True), (False, True))), np.eye(2), [[0, 0], [1, 1]]),
+        (Masked(np.array([[1.0], [0.0]])), np.zeros((2, 1)), [[0], [1]]),
+        (Covariances("correlation"), np.eye(2)[None], [[[1, 0], [0, 1]]]),
+        (Covariances("fixed"), np.eye(2)[None], np.ones((1, 2, 2))),
+        (Simplex(), np.ones((2, 1)), np.ones((2, 1))),
+        (None, np.ones(3), np.ones(3)),
+        (Positive(), np.ones(3), np.zeros(3)),
+    ],
+)
+def test_what_the_structure_fixes_is_no_parameter(constraint, value, expected):
+    np.testing.assert_array_equal(_constants(constraint, value.shape), np.array(expected, bool))
+
+
+def test_moves_that_are_not_allowed_are_neither_listed_nor_at_an_edge():
+    chain = minorant.HiddenMarkov(
+        Poisson(np.array([[2.0], [9.0]])),
+        np.array([1.0, 0.0]),
+        np.array([[0.8, 0.2], [0.0, 1.0]]),
+        n_components=2,
+        structure=LeftRight(),
+    )
+    rows = np.repeat([[2.0], [3.0], [1.0], [8.0], [10.0], [9.0]], 4, axis=0)
+    groups = np.repeat([0, 1], 12)
+    rows = np.r_[rows[::2], rows[1::2]]
+    fit = minorant.fit(chain, rows, groups=groups, max_steps=50)
+    errors = fit.standard_errors(rows, groups=groups)
+    listed = {entry.name for entry in errors.table()}
+    assert {name for name in listed if "rate" not in name} == {
+        "transition[0, 0]",
+        "transition[0, 1]",
+    }
+    assert "edge" not in errors.sentence
+    # Twelve moves left state 0, two of them for state 1; they are all but seen: a binomial error.
+    chance = fit.model.transition[0, 1]
+    np.testing.assert_allclose(
+        errors.model.transition[0, 1], np.sqrt(chance * (1 - chance) / 12), rtol=0.05
+    )
+
+
+@pytest.mark.parametrize("p", [1, 8, 11, 16])
+def test_directions_taken_a_few_at_a_time_are_all_of_them(p):
+    matrix = np.random.default_rng(0).normal(size=(3, p))
+    found = jax.jit(lambda at: _each_direction(lambda unit: matrix @ unit, at))(np.zeros(p))
+    np.testing.assert_allclose(found, matrix.T, rtol=1e-12)
+
+
+def test_scores_that_tie_but_for_rounding_have_a_gradient():
+    """Code that is not optimised computes a score twice, and neither is then the largest."""
+    component = Gaussian(Diagonal(), np.zeros((2, 1)), np.ones((2, 1)), floor=np.full(1, 1e-6))
+    model = minorant.Mixture(component, np.full(2, 0.5), n_components=2)
+    rows = Rows(np.random.default_rng(2).normal(size=(40, 1)), np.ones(40))
+
+    def evidence(vector):
+        found = from_vector(model, vector)
+        return found.log_evidence(rows, found.prepare()).sum()
+
+    point = np.r_[np.full(2, -4.4e-17), np.full(2, -2.2e-16), np.full(2, -np.log(2))]
+    plain = {"xla_backend_optimization_level": 0}
+    found = jax.jit(jax.grad(evidence), compiler_options=plain)(point)
+    x = rows.values
+    means = 0.5 * np.full(2, x.sum())
+    spreads = 0.25 * np.full(2, (x**2 - 1).sum())
+    np.testing.assert_allclose(found, np.r_[means, spreads, 0.0, 0.0], atol=1e-12)

@@ -172,14 +172,14 @@ def test_draws_come_from_the_model(float64):
     assert np.all(np.abs(np.asarray(latents).mean(0)) < 4.5 / np.sqrt(4000))
 
 
-class Wide(Counts):
+class Apart(Counts):
     def prior(self):
-        return dist.Normal(jnp.zeros(4), 1.0).to_event(1)
+        return dist.Normal(jnp.zeros(2), 1.0)
 
 
-class Skewed(Items):
+class Endless(Items):
     def prior(self):
-        return dist.Gamma(2.0, 1.0)
+        return dist.Poisson(2.0)
 
 
 class Nothing(Items):
@@ -195,8 +195,8 @@ class Loose(Items):
 @pytest.mark.parametrize(
     ("model", "kind", "sentence"),
     [
-        (Wide(np.zeros((3, 4)), np.zeros(3)), TypeError, "normal with 1 to 3 dimensions"),
-        (Skewed(ITEMS.slopes, ITEMS.intercepts), TypeError, "prior\\(\\) is Gamma"),
+        (Endless(ITEMS.slopes, ITEMS.intercepts), TypeError, "discrete without end"),
+        (Apart(np.zeros((3, 2)), np.zeros(3)), TypeError, "say with .to_event"),
         (Nothing(ITEMS.slopes, ITEMS.intercepts), TypeError, "numpyro.distributions, an optional"),
         (Loose(ITEMS.slopes, ITEMS.intercepts), ValueError, "Use .to_event\\(1\\)"),
         (Joined(np.zeros(2)), ValueError, "distribution over the 3 columns"),

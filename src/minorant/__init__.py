@@ -27,13 +27,18 @@ _NAMES = {
     "unit_interval": "_parameters",
     "simplex": "_parameters",
     "constant": "_parameters",
+    "BayesianMixture": "models",
     "Mixture": "models",
     "Model": "models",
     "HiddenMarkov": "models",
     "EM": "solvers",
     "QuasiNewton": "solvers",
     "Starts": "solvers.starts",
+    "Target": "targets",
+    "bayes": "targets",
+    "BayesianGaussianMixture": "estimators",
     "CategoricalHMM": "estimators",
+    "FlowDensity": "estimators",
     "GaussianHMM": "estimators",
     "GaussianMixture": "estimators",
     "LatentClassAnalysis": "estimators",
@@ -44,7 +49,7 @@ _NAMES = {
 _TWICE = ("FactorAnalysis", "LatentTrait", "MixedModel", "PPCA", "StateSpace")
 _MODULES = (
     "bounds", "components", "data", "datasets", "estimators", "evidence", "models", "plots",
-    "posteriors", "saving", "solvers",
+    "posteriors", "saving", "solvers", "targets", "unknowns",
 )  # fmt: skip
 
 __all__ = [*_NAMES, *_MODULES, "__version__"]

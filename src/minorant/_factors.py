@@ -23,6 +23,7 @@ from jaxtyping import Float
 from minorant._types import Array
 
 _SMALL = 16
+_TINY = 8  # up to which entries are written out: faster to run, and no slower to compile
 
 
 def cholesky(matrices: Float[Array, "*batch d d"]) -> Float[Array, "*batch d d"]:
@@ -96,6 +97,24 @@ def _eigh_many(axis_size: int, in_batched: list[bool], matrices: Array) -> tuple
     return _again(eigh, axis_size, in_batched, matrices)
 
 
+def upper_triangle(array: Float[Array, "m n"]) -> Float[Array, "k n"]:
+    """R of ``A = Q R`` (k = min(m, n) rows, signs as they come); has no derivative under vmap."""
+    return _triangles(array[None])[0]
+
+
+@custom_vmap
+def _triangles(arrays: Float[Array, "b m n"]) -> Float[Array, "b k n"]:
+    """One after the other: reflections side by side are slower than as many calls."""
+    if len(arrays) == 1:
+        return jnp.linalg.qr(arrays[0], mode="r")[None]
+    return jax.lax.map(lambda one: jnp.linalg.qr(one, mode="r"), arrays)
+
+
+@_triangles.def_vmap
+def _more_triangles(axis_size: int, in_batched: list[bool], arrays: Array) -> tuple[Any, Any]:
+    return _again(_triangles, axis_size, in_batched, arrays)
+
+
 # One matrix: LAPACK. Many: side by side, or one after the other.
 
 
@@ -158,6 +177,10 @@ def _triangle(factor: Float[Array, "d d"]) -> Float[Array, "d d"]:
 def _eliminated(matrices: Float[Array, "m d d"]) -> tuple[Array, Array]:
     """Factors and inverses by elimination, all matrices in every step; matrices last in memory."""
     d = matrices.shape[-1]
+    if d <= _TINY:
+        left = jnp.moveaxis(matrices, 0, -1)
+        factor = _factor_written_out(left)
+        return _stacked(factor, left), _stacked(_inverse_written_out(factor), left)
     places = np.arange(d)[:, None]
 
     def eliminate(j: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -186,6 +209,10 @@ def _eliminated(matrices: Float[Array, "m d d"]) -> tuple[Array, Array]:
 def _substituted(factors: Float[Array, "m d d"]) -> Float[Array, "m d d"]:
     """Inverses of lower factors by forward substitution, all in every step."""
     d = factors.shape[-1]
+    if d <= _TINY:
+        own = jnp.moveaxis(factors, 0, -1)
+        rows = [[own[i, j] for j in range(i + 1)] for i in range(d)]
+        return _stacked(_inverse_written_out(rows), own)
     left = jnp.moveaxis(jnp.tril(factors), 0, -1)
     places = np.arange(d)[:, None]
 
@@ -199,6 +226,38 @@ def _substituted(factors: Float[Array, "m d d"]) -> Float[Array, "m d d"]:
 
     eye = jnp.broadcast_to(np.eye(d, dtype=factors.dtype)[..., None], left.shape)
     return jnp.moveaxis(jax.lax.fori_loop(0, d, substitute, eye), -1, 0)
+
+
+def _factor_written_out(left: Float[Array, "d d m"]) -> list[list[Array]]:
+    """The rows of the lower factors, entry by entry."""
+    rows: list[list[Array]] = []
+    for i in range(len(left)):
+        row: list[Array] = []
+        for j in range(i):
+            taken = sum((row[k] * rows[j][k] for k in range(j)), start=0.0)
+            row.append((left[i, j] - taken) / rows[j][j])
+        row.append(jnp.sqrt(left[i, i] - sum((cell * cell for cell in row), start=0.0)))
+        rows.append(row)
+    return rows
+
+
+def _inverse_written_out(factor: Any) -> list[list[Array]]:
+    """The rows of the inverses of lower factors, entry by entry."""
+    rows: list[list[Array]] = []
+    for i, own in enumerate(factor):
+        row: list[Array] = []
+        for j in range(i):
+            taken = sum((own[k] * rows[k][j] for k in range(j, i)), start=0.0)
+            row.append(-taken / own[i])
+        rows.append([*row, 1.0 / own[i]])
+    return rows
+
+
+def _stacked(rows: list[list[Array]], like: Float[Array, "d d m"]) -> Float[Array, "m d d"]:
+    """Lower triangles from their rows."""
+    zero = jnp.zeros_like(like[0, 0])
+    full = [jnp.stack([*row, *[zero] * (len(rows) - len(row))]) for row in rows]
+    return jnp.moveaxis(jnp.stack(full), -1, 0)
 
 
 def _flat(matrices: Array) -> Float[Array, "m d d"]:

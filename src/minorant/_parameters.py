@@ -96,7 +96,8 @@ class Simplex:
     def value(self, free: Array) -> Array:
         """Free coordinates to value."""
         xp = _namespace(free)
-        relative = xp.exp(free - xp.max(free, axis=-1, keepdims=True))
+        highest = xp.max(free, axis=-1, keepdims=True)  # its gradient cancels
+        relative = xp.exp(free - (highest if xp is np else jax.lax.stop_gradient(highest)))
         return relative / xp.sum(relative, axis=-1, keepdims=True)
 
     def count(self, shape: tuple[int, ...]) -> int:

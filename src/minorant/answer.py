@@ -14,7 +14,7 @@ from minorant._types import PyTree
 from minorant.climbing import DROPPED, Climb, Lanes
 from minorant.data.summary import has_gaps
 from minorant.preparation import Prepared
-from minorant.result import CODES, Acceleration, Climbed, Fit, Outcome, Trace
+from minorant.result import CODES, Acceleration, Climbed, Degenerate, Fit, Outcome, Trace
 from minorant.solvers import AbstractState
 
 _EQUAL = 1e-7  # nats per row below which two optima are the same
@@ -22,15 +22,18 @@ _EQUAL = 1e-7  # nats per row below which two optima are the same
 
 def answer_of(prepared: Prepared, climb: Climb, lanes: Lanes, note: str, remedy: str) -> Fit:
     """The best lane as a fit; a lane with a collapsed component loses to one without."""
-    best = _best(lanes, float(prepared.source.total_weight), len(prepared.names))
+    best = _best(prepared, lanes)
     state = jax.tree.map(lambda leaf: np.asarray(leaf)[best], lanes.state)
-    state = dataclasses.replace(state, model=lanes.model(best))
+    model = lanes.model(best)
+    model = model.oriented() if prepared.fixed is None else model
+    state = dataclasses.replace(state, model=model)
     trace = np.concatenate(lanes.traces[best]).astype(float)
     log_scale = _log_scale(prepared)
     steps = int(state.n_steps)
+    outcome, degenerate = _ended(prepared, lanes, state, remedy)
     return Fit(
         model=in_data_units(prepared, state.model),
-        outcome=_outcome(prepared, lanes, state),
+        outcome=outcome,
         bound=float(state.bound) - log_scale,
         objective=float(state.objective) - log_scale,
         trace=Trace(trace[:, 0] - log_scale, trace[:, 1] - log_scale),
@@ -46,7 +49,7 @@ def answer_of(prepared: Prepared, climb: Climb, lanes: Lanes, note: str, remedy:
             refused=int(state.n_refused),
             saved=max(round(float(state.plain_worth)) - steps, 0),
         ),
-        degenerate=degeneracy.describe(prepared, state.model, remedy),
+        degenerate=degenerate,
         climbs=_climbs(lanes, log_scale),
         starts=note + _passed_over(lanes, best),
         dtype=str(prepared.dtype),
@@ -63,14 +66,14 @@ def in_data_units(prepared: Prepared, model: PyTree) -> PyTree:
     return jax.tree.map(np.asarray, wide.rescaled(prepared.units.inverse()))
 
 
-def _best(lanes: Lanes, total: float, d: int) -> int:
+def _best(prepared: Prepared, lanes: Lanes) -> int:
     """The best sound lane; among equals the first, so that rounding does not choose."""
-    objective = lanes.objective()
+    objective, total = lanes.objective(), float(prepared.source.total_weight)
     order = np.argsort(-np.round(objective / (_EQUAL * total)), kind="stable")
     for lane in order:
         if not np.isfinite(objective[lane]):
             break
-        if not degeneracy.is_spurious(lanes.model(int(lane)), total, d):
+        if len(order) == 1 or degeneracy.is_sound(prepared, lanes.model(int(lane))):
             return int(lane)
     return int(np.argmax(objective))
 
@@ -105,14 +108,23 @@ def _named(code: int) -> Outcome:
     return Outcome.STEP_LIMIT if code <= 0 else CODES[code]
 
 
-def _outcome(prepared: Prepared, lanes: Lanes, state: AbstractState) -> Outcome:
-    if lanes.interrupted and int(state.code) <= 0:
-        return Outcome.INTERRUPTED
+def _ended(
+    prepared: Prepared, lanes: Lanes, state: AbstractState, remedy: str
+) -> tuple[Outcome, tuple[Degenerate, ...]]:
+    """The outcome, and what is to be said of components; or of rows, where those are to blame."""
     outcome = _named(int(state.code))
+    if outcome is Outcome.NON_FINITE:
+        rows = degeneracy.impossible(prepared, state.model)
+        if rows:
+            return outcome, rows
+    if lanes.interrupted and int(state.code) <= 0:
+        outcome = Outcome.INTERRUPTED
+    found = degeneracy.describe(prepared, state.model, remedy)
     total = float(prepared.source.total_weight)
-    if outcome.ok and degeneracy.is_spurious(state.model, total, len(prepared.names)):
-        return Outcome.DEGENERATE
-    return outcome
+    spurious = degeneracy.is_spurious(state.model, total, len(prepared.names))
+    if outcome.ok and (spurious or any(one.is_empty for one in found)):
+        outcome = Outcome.DEGENERATE
+    return outcome, found
 
 
 def _log_scale(prepared: Prepared) -> float:

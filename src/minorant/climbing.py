@@ -174,7 +174,7 @@ def _work(problem: ArrayProblem) -> float:
     """A rough count of floating-point operations of one step of one lane."""
     rows = sum(segment.rows.weight.size for segment in problem.source.segments)
     d = problem.source.segments[0].rows.values.shape[-1]
-    return 2.0 * rows * d * (d + 3) * count_components(problem.model)
+    return 4.0 * rows * problem.model.numbers_per_row(d) * count_components(problem.model)
 
 
 def _drop_laggards(lanes: Lanes, previous: np.ndarray, problem: ArrayProblem) -> Lanes:
@@ -193,8 +193,12 @@ def _drop_laggards(lanes: Lanes, previous: np.ndarray, problem: ArrayProblem) ->
 def _compacted(
     problem: ArrayProblem, lanes: Lanes, running: np.ndarray, ended: Lanes | None
 ) -> tuple[Lanes, Lanes | None]:
-    """Only the running lanes, where the work saved is worth another compilation."""
-    if running.all() or _work(problem) * int((~running).sum()) < _WORTH_COMPACTING:
+    """Only the running lanes, where the work saved is worth another compilation.
+
+    Half of them must have ended: a dozen lanes then compile four programs at most.
+    """
+    idle = int((~running).sum())
+    if 2 * idle < len(running) or _work(problem) * idle < _WORTH_COMPACTING:
         return lanes, ended
     over = lanes.take([int(lane) for lane in np.flatnonzero(~running)])
     ended = over if ended is None else ended.joined(over)

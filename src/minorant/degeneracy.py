@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from minorant import _config
 from minorant._types import PyTree, Rows
 from minorant.data import ArraySource
 from minorant.models.base import AbstractContinuousModel, AbstractDiscreteModel
@@ -58,6 +59,15 @@ def is_spurious(model: Any, total: float, n_columns: int) -> bool:
     return bool((mask & ~atom).any())
 
 
+def is_sound(prepared: Prepared, model: Any) -> bool:
+    """Whether no component is spurious; where shares do not say who is empty, the rows do."""
+    if is_spurious(model, float(prepared.source.total_weight), len(prepared.names)):
+        return False
+    if not isinstance(model, AbstractDiscreteModel) or model.occupancy() is not None:
+        return True
+    return not _unheld(prepared, responsibilities(prepared, model)[0]).any()
+
+
 def describe(prepared: Prepared, model: Any, remedy: str) -> tuple[Degenerate, ...]:
     """Every degenerate component with the rows it holds; empty for a sound fit."""
     if isinstance(model, AbstractContinuousModel):
@@ -69,11 +79,8 @@ def describe(prepared: Prepared, model: Any, remedy: str) -> tuple[Degenerate, .
     if not mask.any() and model.occupancy() is not None:
         return ()
     chances = responsibilities(prepared, model)[0]
-    labels, empty = np.argmax(chances, axis=1), _empty(model, total)
-    if model.occupancy() is None:
-        weights = prepared.table.weights
-        held = chances.sum(0) if weights is None else weights @ chances
-        empty = held < _FEWEST_ROWS
+    labels = np.argmax(chances, axis=1)
+    empty = _unheld(prepared, chances) if model.occupancy() is None else _empty(model, total)
     return tuple(
         Degenerate(
             component=int(k),
@@ -85,9 +92,50 @@ def describe(prepared: Prepared, model: Any, remedy: str) -> tuple[Degenerate, .
     )
 
 
+def impossible(prepared: Prepared, model: Any) -> tuple[Degenerate, ...]:
+    """A sentence about the first row that has probability zero; nothing where none has."""
+    if not isinstance(model, AbstractDiscreteModel):
+        return ()
+    rows = np.flatnonzero(np.isneginf(responsibilities(prepared, model)[1]))
+    if not len(rows):
+        return ()
+    said = impossible_sentence(int(rows[0]), prepared.table.groups, model.is_grouped())
+    return (Degenerate(-1, said, tuple(map(int, rows)), ""),)
+
+
+def impossible_sentence(row: int, groups: Int[np.ndarray, " n"] | None, grouped: bool) -> str:
+    """What to say of a row that has probability zero."""
+    if not grouped:
+        return (
+            f"Row {row} has probability zero in every component: a label or a value outside the "
+            "support forbids it. Remove the row, or start elsewhere."
+        )
+    where = ""
+    if groups is not None:
+        where = f" (step {int((groups[:row] == groups[row]).sum())} of its sequence, from 0)"
+    return (
+        f"Row {row}{where} has probability zero in every state that can be reached there: a zero "
+        "in the transition or the initial probabilities, a label or a value outside the support "
+        "forbids it. Allow the move, or remove the row."
+    )
+
+
+def _unheld(prepared: Prepared, chances: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, " k"]:
+    """Which components hold less than half a row."""
+    weights = prepared.table.weights
+    held = chances.sum(0) if weights is None else weights @ chances
+    return held < _FEWEST_ROWS
+
+
+def _mask(prepared: Prepared, model: AbstractDiscreteModel, chances: np.ndarray) -> np.ndarray:
+    """Which components are degenerate."""
+    mask = degenerate_mask(model, float(prepared.source.total_weight))
+    return mask | _unheld(prepared, chances) if model.occupancy() is None else mask
+
+
 def _empty(model: AbstractDiscreteModel, total: float) -> Bool[np.ndarray, " k"]:
     share = model.occupancy()
-    if share is None:
+    if share is None or model.integrates_parameters():  # there a component may do without rows
         return np.zeros(model.n_components, dtype=bool)
     return np.asarray(share, dtype=float) * total < _FEWEST_ROWS
 
@@ -104,7 +152,7 @@ def responsibilities(
 def reseeded(prepared: Prepared, model: Any) -> Int[np.ndarray, " n"]:
     """Labels with every degenerate component put on rows that the fit explains worst."""
     chances, log_evidence = responsibilities(prepared, model)
-    mask = degenerate_mask(model, float(prepared.source.total_weight))
+    mask = _mask(prepared, model, chances)
     labels = _without(chances, mask)
     share = max(len(labels) // (2 * len(mask)), 2)
     worst = np.argsort(log_evidence, kind="stable")
@@ -116,7 +164,7 @@ def reseeded(prepared: Prepared, model: Any) -> Int[np.ndarray, " n"]:
 def merged(prepared: Prepared, model: Any) -> tuple[Int[np.ndarray, " n"], int]:
     """Labels among the sound components only, renumbered, and how many those are."""
     chances, _ = responsibilities(prepared, model)
-    mask = degenerate_mask(model, float(prepared.source.total_weight))
+    mask = _mask(prepared, model, chances)
     renumbered = np.cumsum(~mask) - 1
     return renumbered[_without(chances, mask)], int((~mask).sum())
 
@@ -125,7 +173,7 @@ def _without(chances: Float[np.ndarray, "n k"], mask: Bool[np.ndarray, " k"]) ->
     return np.argmax(np.where(mask, -1.0, chances), axis=1)
 
 
-@jax.jit
+@_config.small_jit
 def _responsibilities(source: ArraySource, model: PyTree) -> tuple[PyTree, ...]:
     def score(parameters: tuple[Any, PyTree], rows: Rows) -> tuple[jax.Array, jax.Array]:
         inner, prepared = parameters

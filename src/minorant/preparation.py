@@ -14,13 +14,16 @@ from minorant._parameters import fixed_mask
 from minorant._types import Affine, PyTree, Rows
 from minorant.data import (
     ArraySource,
+    Complete,
     Layout,
     arrange,
     arrange_compressed,
     arrange_groups,
+    complete_moments,
     summarise,
 )
 from minorant.data.arrays import Table, aligned_zeros, bucket
+from minorant.data.summary import has_gaps
 from minorant.models.base import AbstractExactModel, count_components
 from minorant.solvers.starts import subsample, subsample_groups
 
@@ -59,12 +62,14 @@ def prepare(
     _check_counts(table, count_components(model))
     model.check(table.values, names)
     dtype = compute_dtype(table.values.dtype)
-    summary = summarise(table.values, table.weights, names)
+    found = complete_moments(table) if model.compresses(len(names)) else None
+    known = None if found is None else found.columns()
+    summary = summarise(table.values, table.weights, names, known)
     summary = dataclasses.replace(summary, eps=float(np.finfo(dtype).eps))
     model = model.configured(summary)
     units = model.standardiser(summary)
     template = cast(model.rescaled(units), dtype)
-    source, layout = climbed_blocks(template, table, units, dtype)
+    source, layout = climbed_blocks(template, table, units, dtype, found)
     spread = max(float(np.abs(units.apply(e)).max()) for e in (summary.minimum, summary.maximum))
     mask = None if fixed is None else fixed_mask(template, fixed)
     return Prepared(template, table, units, dtype, source, layout, mask, names, spread)
@@ -80,11 +85,15 @@ def blocks(
 
 
 def climbed_blocks(
-    model: AbstractExactModel, table: Table, units: Affine, dtype: np.dtype
+    model: AbstractExactModel,
+    table: Table,
+    units: Affine,
+    dtype: np.dtype,
+    found: Complete | None = None,
 ) -> tuple[ArraySource, Layout]:
     """The rows as they are climbed on: compressed where the model allows."""
-    if model.compresses():
-        return arrange_compressed(table, units, dtype, model.shares_patterns())
+    if model.compresses(table.values.shape[1]):
+        return arrange_compressed(table, units, dtype, model.shares_patterns(), found)
     return blocks(model, table, units, dtype)
 
 
@@ -136,7 +145,7 @@ def initial_block(prepared: Prepared, rng: np.random.Generator) -> Rows:
         part = table.take(index)
         source, _ = arrange_groups(part, prepared.units, prepared.dtype, end_to_end=True)
     else:
-        if template.compresses() and not np.isnan(table.values).any():
+        if template.compresses(table.values.shape[1]) and not has_gaps(table.values):
             return _first_block(prepared.source)
         index = subsample(rng, n, _INITIAL_ROWS, table.weights)
         part = table.take(index)

@@ -37,13 +37,45 @@ class Outcome(enum.Enum):
         "start elsewhere."
     )
     INTERRUPTED = "Interrupted: this is the best fit so far; resume it with minorant.resume."
+    TIGHT = (
+        "The bound is as tight as accuracy= asks for, by importance weights that can be relied on."
+    )
+    LOOSE = (
+        "The bound is looser than accuracy= asks for, but draws weighted by importance can be "
+        "relied on, and summaries use them: for a tighter bound, raise seconds=."
+    )
+    UNRELIABLE = (
+        "The posterior cannot be trusted: its importance weights have no reliable average. Give "
+        "unknowns that are less dependent (non-centred, scaled), a start near the posterior, or "
+        "more seconds=."
+    )
+    LIGHT_TAILS = (
+        "The bound is tight, but q's tails are lighter than the posterior's (k-hat above 0.7): "
+        "medians and central intervals hold; standard deviations and far quantiles may be too "
+        "small."
+    )
+    OUTSIDE = (
+        "Some draws of q fall where the log density is not finite, so the bound is -inf: declare "
+        "the support of every unknown (positive, interval, ...), or make the density finite there."
+    )
+    IMPROPER = (
+        "The log density does not fall off, so it has no finite normaliser: give every unknown a "
+        "proper prior, and look for a direction that the data say nothing about."
+    )
 
     @property
     def ok(self) -> bool:
         """Whether the climb reached an optimum."""
-        return self in (Outcome.CONVERGED, Outcome.PRECISION, Outcome.DEGENERATE)
+        return self in _SOUND
 
 
+_SOUND = (
+    Outcome.CONVERGED,
+    Outcome.PRECISION,
+    Outcome.DEGENERATE,
+    Outcome.TIGHT,
+    Outcome.LOOSE,
+)
 CODES = (
     Outcome.RUNNING,
     Outcome.CONVERGED,
@@ -82,13 +114,19 @@ class Trace(NamedTuple):
 class Degenerate(NamedTuple):
     """A component that collapsed or emptied, the rows it holds, and what was done about it.
 
-    Of a model without components ``component`` is -1 and ``kind`` the whole sentence.
+    Of a model without components, and of rows that no component can explain, ``component`` is -1
+    and ``kind`` the whole sentence.
     """
 
     component: int
     kind: str
     rows: tuple[int, ...]
     remedy: str
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the component lost its rows."""
+        return self.kind == "is empty"
 
     def __str__(self) -> str:
         """One sentence."""
@@ -312,7 +350,7 @@ class Fit(NamedTuple):
         """The fit in a few lines."""
         lines = [
             f"{self.outcome.value}",
-            f"log p(X) = {self.bound:.6f} nats over {self.n_rows:g} rows "
+            f"log p(X) {_relation(self.model)} {self.bound:.6f} nats over {self.n_rows:g} rows "
             f"({self.bound / self.n_rows:.6f} per row), {self.n_parameters} parameters, "
             f"{self.acceleration.steps} steps in {self.seconds:.2f} s.",
             self.explanation,
@@ -320,6 +358,12 @@ class Fit(NamedTuple):
             *map(str, self.degenerate),
         ]
         return "\n".join(line for line in lines if line)
+
+
+def _relation(model: Any) -> str:
+    """How log p(X) stands to the bound; what a model does not say of itself is no bound."""
+    bounded = [getattr(model, name, bool)() for name in ("is_bounded", "integrates_parameters")]
+    return ">=" if any(bounded) else "="
 
 
 def _evidence() -> Any:

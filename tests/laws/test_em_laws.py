@@ -94,7 +94,8 @@ def test_solver_steps_never_lower_the_objective(solver, name, dtype):
         plain.append(float(look.objective))
         model = look.stepped
     assert objective[0] == pytest.approx(plain[0], abs=slack)
-    assert float(examine(end, rows).objective) == pytest.approx(objective[-1], abs=slack)
+    # Two programs computed these, and each may be off by the slack, to either side.
+    assert float(examine(end, rows).objective) == pytest.approx(objective[-1], abs=2 * slack)
     assert objective[-1] >= plain[-1] - slack
 
 

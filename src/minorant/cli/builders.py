@@ -170,12 +170,13 @@ def _check_factors(request: Request, columns: Numbers) -> None:
 
 def _hidden_markov(request: Request, columns: Kinds) -> Any:
     from minorant.estimators import MixtureModel
-    from minorant.models import HiddenMarkov
+    from minorant.models import HiddenMarkov, TransitionLogits
 
     k = request.components or 1
     shape = {"diagonal": "diag"}.get(request.covariance or "full", request.covariance or "full")
     component = MixtureModel(k, covariance_type=shape).component(columns.columns)
-    return HiddenMarkov(component, n_components=k)
+    moves = TransitionLogits(len(request.inputs)) if request.inputs else None
+    return HiddenMarkov(component, transition=moves, n_components=k)
 
 
 def _state_space(request: Request, columns: Numbers) -> Any:
@@ -228,7 +229,10 @@ BUILDERS = {
         _factor_mixture, ("components", "factors"), ("components", "factors")
     ),
     "hidden-markov": Builder(
-        _hidden_markov, ("components", "covariance", "group", "time"), ("components",), "any"
+        _hidden_markov,
+        ("components", "covariance", "group", "time", "inputs"),
+        ("components",),
+        "any",
     ),
     "state-space": Builder(_state_space, ("factors", "group", "time", "inputs"), ("factors",)),
     "latent-trait": Builder(_latent_trait, ("factors", "items"), (), "categorical"),

@@ -71,7 +71,12 @@ def _of_states(model: Any) -> dict[str, np.ndarray]:
     found = {"component": np.arange(model.n_components)}
     if hasattr(model, "weights"):
         return found | {"weight": np.asarray(model.weights)}
-    moves = {f"moves on to {j}": column for j, column in enumerate(np.asarray(model.transition).T)}
+    transition, where = model.transition, ""
+    if hasattr(transition, "probabilities"):
+        inputs = np.zeros((1, transition.n_inputs))
+        transition, where = transition.probabilities(inputs)[0], " (inputs 0)"
+    columns = enumerate(np.asarray(transition).T)
+    moves = {f"moves on to {j}{where}": column for j, column in columns}
     return found | {"begins here": np.asarray(model.initial), **moves}
 
 

@@ -3,6 +3,7 @@
 from minorant._lazy import lazily
 
 _NAMES = {
+    "BayesianGaussian": "bayesian_gaussian",
     "Bernoulli": "bernoulli",
     "BetaPrior": "priors",
     "Blocks": "blocks",
@@ -21,6 +22,7 @@ _NAMES = {
     "LogDensity": "priors",
     "LogNormal": "log_normal",
     "NegativeBinomial": "negative_binomial",
+    "NormalWishart": "normal_wishart",
     "Poisson": "poisson",
     "Spherical": "scalar_covariance",
     "StudentT": "student_t",

@@ -121,6 +121,10 @@ class AbstractComponent(eqx.Module):
         del prepared
         return 1.0
 
+    def numbers_per_row(self, n_columns: int) -> int:
+        """How many numbers a step forms of each row, roughly: all products of two cells."""
+        return n_columns * (n_columns + 3) // 2 + 1
+
     def shares_patterns(self) -> bool:
         """Whether rows that miss the same cells share work (then they are blocked together)."""
         return False

@@ -177,6 +177,10 @@ class FactorAnalyser(base.AbstractComponent):
         """Means, loadings, noise and floor in other units."""
         return in_units(self, units)
 
+    def numbers_per_row(self, n_columns: int) -> int:
+        """Cells, their products with the factors, and products of two factors."""
+        return n_columns * (self.n_factors + 2) + self.n_factors**2
+
     def embedding(self, values: np.ndarray) -> np.ndarray:
         """The rows themselves: they come standardised."""
         return values

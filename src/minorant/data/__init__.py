@@ -3,16 +3,18 @@
 from minorant.data.arrays import ArraySource, Layout, Segment, arrange
 from minorant.data.base import AbstractSource
 from minorant.data.grouped import arrange_groups
-from minorant.data.moments import arrange_compressed
+from minorant.data.moments import Complete, arrange_compressed, complete_moments
 from minorant.data.summary import summarise
 
 __all__ = [
     "AbstractSource",
     "ArraySource",
+    "Complete",
     "Layout",
     "Segment",
     "arrange",
     "arrange_compressed",
     "arrange_groups",
+    "complete_moments",
     "summarise",
 ]

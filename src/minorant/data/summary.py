@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import Float
 
 from minorant._types import Summary
 
-_BLOCK = 1 << 16
+# Cells of a block of float64 that stays in the second-level cache while it is worked on.
+_BLOCK_CELLS = 1 << 17
+_LONG_ROW = 1 << 10  # cells
+_LARGE = 1e100  # beyond this, or below its inverse, squares are formed in units of the largest cell
 
 
 def summarise(
     values: Float[np.ndarray, "n d"],
     weights: Float[np.ndarray, " n"] | None,
     names: tuple[str, ...],
+    known: tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]] | None = None,
 ) -> Summary:
     """Weighted column statistics in float64, two passes, safe for values near 1e+-150.
 
@@ -21,6 +27,7 @@ def summarise(
         values: (n, d), NaN where missing.
         weights: (n,), or None for ones.
         names: (d,) names of the columns.
+        known: mean and variance of the columns, where another pass has found them.
 
     Raises:
         ValueError: for a column without any observed cell of positive weight, or one whose
@@ -28,29 +35,53 @@ def summarise(
     """
     minimum, maximum = _extremes(values, weights)
     _reject_empty(minimum, names)
+    mean, variance = known or _mean_and_variance(values, weights, minimum, maximum)
+    variance = np.where(minimum == maximum, 0.0, variance)
+    _reject_unrepresentable(variance, minimum == maximum, names)
+    total = float(len(values) if weights is None else weights.sum())
+    return Summary(mean, variance, minimum, maximum, total, names)
+
+
+def _mean_and_variance(
+    values: np.ndarray, weights: np.ndarray | None, minimum: np.ndarray, maximum: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     unit = np.maximum(np.maximum(np.abs(minimum), np.abs(maximum)), np.finfo(float).tiny)
+    unit = np.where((unit < _LARGE) & (unit > 1 / _LARGE), 1.0, unit)
     count, mean = _sums(values, weights, unit, None)
     mean = mean / count
     square = _sums(values, weights, unit, mean)[1] / count
     with np.errstate(over="ignore", under="ignore"):
-        variance = square * unit * unit
-    variance = np.where(minimum == maximum, 0.0, variance)
-    _reject_unrepresentable(variance, minimum == maximum, names)
-    total = float(len(values) if weights is None else weights.sum())
-    return Summary(mean * unit, variance, minimum, maximum, total, names)
+        return mean * unit, square * unit * unit
 
 
 def _extremes(values: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     minimum = np.full(values.shape[1], np.inf)
     maximum = np.full(values.shape[1], -np.inf)
-    for block, weight in _blocks(values, weights):
-        if weight is not None:
+    for block, weight in row_blocks(values, weights):
+        if weight is not None and not weight.all():
             block = block[weight > 0]
         if len(block):
-            least, most = (np.fmin, np.fmax) if has_gaps(block) else (np.minimum, np.maximum)
-            minimum = np.fmin(minimum, least.reduce(block, axis=0))
-            maximum = np.fmax(maximum, most.reduce(block, axis=0))
+            minimum = np.fmin(minimum, _extreme(np.minimum, np.fmin, block))
+            maximum = np.fmax(maximum, _extreme(np.maximum, np.fmax, block))
     return minimum, maximum
+
+
+def _extreme(quick: np.ufunc, sure: np.ufunc, block: np.ndarray) -> np.ndarray:
+    """Column by column; the ufunc that skips NaN is slower and only taken where there is one."""
+    found = _down(quick, block)
+    return _down(sure, block) if np.isnan(found).any() else found
+
+
+def _down(ufunc: np.ufunc, block: np.ndarray) -> np.ndarray:
+    """``ufunc.reduce(block, axis=0)``, many short rows taken as few long ones: each has a price."""
+    d = block.shape[1]
+    several = max(_LONG_ROW // d, 1)
+    whole = len(block) // several * several
+    if several == 1 or whole == 0:
+        return ufunc.reduce(block, axis=0)
+    long = ufunc.reduce(block[:whole].reshape(-1, several * d), axis=0)
+    found = ufunc.reduce(long.reshape(several, d), axis=0)
+    return ufunc(found, ufunc.reduce(block[whole:], axis=0)) if whole < len(block) else found
 
 
 def has_gaps(block: np.ndarray) -> bool:
@@ -62,16 +93,23 @@ def has_gaps(block: np.ndarray) -> bool:
         return bool(np.isnan(np.ones(len(block), block.dtype) @ block).any())
 
 
+def all_finite(block: np.ndarray) -> bool:
+    """Whether no cell is missing or infinite, by one product; False also where sums overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.ones(len(block), block.dtype) @ block).all())
+
+
 def _sums(
     values: np.ndarray, weights: np.ndarray | None, unit: np.ndarray, centre: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Observed weight and weighted sum of ``x / unit``, or of its square about ``centre``."""
     count, total = np.zeros(values.shape[1]), np.zeros(values.shape[1])
-    for block, weight in _blocks(values, weights):
+    in_units = bool((unit == 1.0).all())
+    for block, weight in row_blocks(values, weights):
         weight = np.ones(len(block)) if weight is None else weight
-        scaled = block / unit
+        scaled = block if in_units else block / unit
         if centre is not None:
-            scaled -= centre
+            scaled = scaled - centre
             np.square(scaled, out=scaled)
         if has_gaps(block):
             seen = ~np.isnan(scaled)
@@ -82,12 +120,16 @@ def _sums(
     return count, total
 
 
-def _blocks(values: np.ndarray, weights: np.ndarray | None):  # noqa: ANN202
-    for start in range(0, len(values), _BLOCK):
-        stop = start + _BLOCK
+def row_blocks(
+    values: np.ndarray, weights: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Rows, in float64, and their weights, in blocks small enough to stay in the cache."""
+    rows = max(_BLOCK_CELLS // values.shape[1], 1)
+    for start in range(0, len(values), rows):
+        part = slice(start, start + rows)
         yield (
-            values[start:stop].astype(float, copy=False),
-            None if weights is None else weights[start:stop],
+            values[part].astype(float, copy=False),
+            None if weights is None else weights[part],
         )
 
 

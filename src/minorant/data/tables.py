@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from minorant.data.arrays import Table
+from minorant.data.summary import all_finite
 
 
 class NamedMatrix(NamedTuple):
@@ -204,6 +205,8 @@ def _frame(data: Any) -> tuple[np.ndarray, tuple[str, ...]]:
 def _check_cells(values: np.ndarray, names: tuple[str, ...], empty_rows: bool) -> None:
     for start in range(0, len(values), 1 << 16):
         block = values[start : start + (1 << 16)]
+        if all_finite(block):
+            continue
         if np.isinf(block).any():
             row, column = (int(i) for i in np.argwhere(np.isinf(block))[0])
             raise ValueError(

@@ -7,9 +7,11 @@ estimator is imported when it is first used.
 from minorant._lazy import lazily
 
 _NAMES = {
+    "BayesianGaussianMixture": "bayesian_gaussian_mixture",
     "CategoricalHMM": "hidden_markov",
     "ClassProfiles": "latent_class",
     "FactorAnalysis": "factor_analysis",
+    "FlowDensity": "flow_density",
     "GaussianHMM": "gaussian_hmm",
     "GaussianMixture": "gaussian_mixture",
     "GoodnessOfFit": "latent_class",

@@ -84,7 +84,9 @@ class ChainEstimator(Estimator):
             sample_weight: (n,) weights, the same in all rows of a sequence.
             labels: (n,) known states 0 .. k - 1, or -1, NaN, None where unknown.
             sequences: `groups` (n,), the sequence of each row, instead of lengths; `times` (n,),
-                whole steps that grow inside a sequence, those left out being missing steps.
+                whole steps that grow inside a sequence, those left out being missing steps;
+                `inputs` (n, m), covariates by which moves between states are made (a multinomial
+                logit, `transmat_coef_`): then every question about rows takes `inputs` too.
 
         Returns:
             The estimator itself.
@@ -97,18 +99,13 @@ class ChainEstimator(Estimator):
         known = as_labels(labels, len(rows), self.n_components, "labels")
         placed = _placed(known, series)
         answer = self._climb(series, spread(weights, series), placed)
-        self._publish(answer)
+        self._publish(answer, series.inputs)
         sentence = warning_of(answer).replace("max_iter", "n_iter")
-        if answer.outcome.name == "NON_FINITE":
-            sentence = self._why_impossible(answer, series, placed) or sentence
+        if answer.outcome.name == "NON_FINITE" and answer.degenerate:
+            sentence = str(answer.degenerate[0])
         if sentence:
             self._warn(sentence)
         return self
-
-    def _why_impossible(self, answer: Fit, series: Series, labels: Any) -> str:
-        from minorant.evidence import impossible
-
-        return impossible(answer, self._named(series.rows), series.groups, labels)
 
     def _climb(self, series: Series, weights: Any, labels: Any) -> Fit:
         from minorant._config import precision
@@ -119,11 +116,12 @@ class ChainEstimator(Estimator):
         given = {c: None if c in self.init_params else value for c, value in kept.items()}
         with precision(series.rows.dtype):
             return fit(
-                self._model(given, fitting=True),
+                self._model(given, True, series.inputs),
                 self._named(series.rows),
                 weights=weights,
                 labels=labels,
                 groups=series.groups,
+                inputs=series.inputs,
                 fixed=self._held(given),
                 solver=EM(tolerance=self.tol),
                 starts=self._starts(),
@@ -142,9 +140,9 @@ class ChainEstimator(Estimator):
         n = Starts().n if self.n_init == "auto" else int(self.n_init)
         return Starts(n=n, kinds=Starts().kinds if n > 1 else (_KINDS["kmeans"],))
 
-    def _model(self, given: Mapping[str, Any], fitting: bool) -> HiddenMarkov:
+    def _model(self, given: Mapping[str, Any], fitting: bool, inputs: Any = None) -> HiddenMarkov:
         """Return the model; what is neither given nor to be learned is even."""
-        from minorant.models import AnyTransition, HiddenMarkov
+        from minorant.models import AnyTransition, HiddenMarkov, TransitionLogits
 
         k = self.n_components
         initial, transition = given.get("s"), given.get("t")
@@ -154,16 +152,28 @@ class ChainEstimator(Estimator):
         if transition is None and "t" not in self.params:
             allowed = structure.allowed(k)
             transition = allowed / allowed.sum(1, keepdims=True)
+        moves = floats(transition)
+        if inputs is not None:
+            self._check_moves(given)
+            moves = TransitionLogits(inputs.shape[1])
         return HiddenMarkov(
             self._component(given, fitting),
             floats(initial),
-            floats(transition),
+            moves,
             structure=structure,
             initial_prior=dirichlet("startprob_prior", self.startprob_prior, (k,)),
             transition_prior=dirichlet("transmat_prior", self.transmat_prior, (k, k)),
             stationary=self.stationary,
             n_components=k,
         )
+
+    def _check_moves(self, given: Mapping[str, Any]) -> None:
+        """Refuse a transition that is not to be learned beside inputs that it depends on."""
+        if given.get("t") is not None or "t" not in self.params:
+            raise ValueError(
+                "inputs make the transition depend on each step, so transmat_ can be neither given "
+                "nor held: leave 't' in params and init_params, or leave inputs out."
+            )
 
     def _held(self, given: Mapping[str, Any]) -> Any:
         """Return what keeps its value, as `minorant.fit` takes it."""
@@ -184,9 +194,16 @@ class ChainEstimator(Estimator):
             return model.initial if letter == "s" else model.transition
         return getattr(model.component, self._leaves[letter])
 
-    def _publish(self, answer: Fit) -> None:
+    def _publish_moves(self, transition: Any, inputs: np.ndarray | None) -> None:
+        if inputs is None:
+            self.transmat_ = np.asarray(transition, dtype=float)
+            return
+        self.transmat_coef_ = np.asarray(transition.coefficients, dtype=float)
+        self.transmat_ = transition.probabilities(inputs.mean(0, keepdims=True))[0]
+
+    def _publish(self, answer: Fit, inputs: np.ndarray | None = None) -> None:
         self.startprob_ = np.asarray(answer.model.initial, dtype=float)
-        self.transmat_ = np.asarray(answer.model.transition, dtype=float)
+        self._publish_moves(answer.model.transition, inputs)
         self._publish_emissions(answer.model.component)
         self.fit_ = answer
         self.monitor_ = Monitor(
@@ -243,7 +260,8 @@ class ChainEstimator(Estimator):
         fit = self._current()
         series = as_series(self._rows(X), lengths, **sequences)
         about = self._named(series.rows)
-        found = getattr(evidence, question)(fit, about, *more, groups=series.groups)
+        where = {"groups": series.groups, "inputs": series.inputs}
+        found = getattr(evidence, question)(fit, about, *more, **where)
         return found, series
 
     def score(self, X: Rows, lengths: Values = None, **sequences: Values) -> float:
@@ -309,7 +327,13 @@ class ChainEstimator(Estimator):
         return found[series.kept]
 
     def forecast(
-        self, X: Rows, n_steps: int = 1, lengths: Values = None, level: float = 0.95
+        self,
+        X: Rows,
+        n_steps: int = 1,
+        lengths: Values = None,
+        level: float = 0.95,
+        future_inputs: Values = None,
+        **sequences: Values,
     ) -> StateForecast:
         """Return states, means and an interval of the steps after each sequence.
 
@@ -317,9 +341,12 @@ class ChainEstimator(Estimator):
         """
         from minorant import evidence
 
-        fit, series = self._current(), as_series(self._rows(X), lengths)
+        fit, series = self._current(), as_series(self._rows(X), lengths, **sequences)
         about, seed = self._named(series.rows), seed_of(self.random_state)
-        return evidence.forecast(fit, about, n_steps, series.groups, level, random_state=seed)
+        known = {"inputs": series.inputs, "future_inputs": future_inputs}
+        return evidence.forecast(
+            fit, about, n_steps, series.groups, level, random_state=seed, **known
+        )
 
     def sample(
         self, n_samples: int = 1, random_state: Any = None, currstate: int | None = None

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from minorant.result import Fit
 
 
+_LOGISTIC = 1.702  # a logistic curve of this slope is nearest to the normal distribution function
+
+
 class ItemTable(NamedTuple):
     """Parameters of items; rows are padded with NaN where items have fewer answers than others.
 
@@ -46,6 +49,72 @@ class ItemTable(NamedTuple):
             cells = [f"{x:9.4f}" if np.isfinite(x) else " " * 9 for x in numbers]
             lines.append(" ".join([f"{name:<{width}}", f"{self.structure[j]:<24}", *cells]))
         return "\n".join([" ".join(head), *lines])
+
+
+class TraitLoadings(NamedTuple):
+    """Slopes as factor loadings, rotated to simple structure.
+
+    Attributes:
+        item: (d,) names.
+        loadings: (d, l) ``a / sqrt(D^2 + a' a)`` with D = 1.702, what the loadings would be if
+            answers were cuts of normal variables; of oblique traits the pattern.
+        communality: (d,) the share of that variable's variance that the traits explain.
+        correlation: (l, l) of the rotated traits.
+        transform: (l, l) T: rotated traits are ``traits @ T``.
+        slopes: (d, l) slopes on the rotated traits, ``a (T^T)^-1``.
+    """
+
+    item: tuple[str, ...]
+    loadings: Float[np.ndarray, "d l"]
+    communality: Float[np.ndarray, " d"]
+    correlation: Float[np.ndarray, "l l"]
+    transform: Float[np.ndarray, "l l"]
+    slopes: Float[np.ndarray, "d l"]
+
+    def __str__(self) -> str:
+        """Loadings and communalities, then correlations."""
+        width, l = max(4, *map(len, self.item)), self.loadings.shape[1]
+        numbers = [f"trait {k + 1:<3}" for k in range(l)]
+        lines = [" ".join([f"{'item':<{width}}", *numbers, "communality"])]
+        for name, row, share in zip(self.item, self.loadings, self.communality, strict=True):
+            cells = [f"{x:9.4f}" for x in row]
+            lines.append(" ".join([f"{name:<{width}}", *cells, f"{share:11.4f}"]))
+        lines += [" ".join(["", *(f"{x:9.4f}" for x in row)]) for row in self.correlation]
+        return "\n".join(lines)
+
+
+def trait_loadings(model: LatentTrait, names: tuple[str, ...], method: str | None) -> TraitLoadings:
+    """Loadings of the first group, rotated by a method of `minorant.models.rotation`, or as fitted.
+
+    Raises:
+        ValueError: for a method where a pattern or a single trait leaves nothing to rotate.
+    """
+    from minorant.models.rotation import Rotation, rotate
+
+    l = model.n_traits
+    if method is not None and (l == 1 or model.pattern is not None):
+        why = "there is one trait" if l == 1 else "the pattern says what each trait is"
+        raise ValueError(
+            f"rotation must be None here, because {why}; got {method!r}. Rotations are for two or "
+            "three traits without a pattern."
+        )
+    slopes = item_table(model, names).slopes
+    covariance = np.asarray(model.covariance, float)[0]
+    size = np.sqrt(np.diag(covariance))
+    explained = np.einsum("dl,lm,dm->d", slopes, covariance, slopes)
+    loadings = slopes * size / np.sqrt(_LOGISTIC**2 + explained)[:, None]
+    correlation, found = covariance / np.outer(size, size), Rotation(loadings, np.eye(l), np.eye(l))
+    if method is not None:
+        found = rotate(loadings, method)
+        correlation = found.correlation
+    return TraitLoadings(
+        names,
+        found.loadings,
+        explained / (_LOGISTIC**2 + explained),
+        correlation,
+        found.transform,
+        slopes @ np.linalg.inv(found.transform).T,
+    )
 
 
 def item_table(model: LatentTrait, names: tuple[str, ...]) -> ItemTable:

@@ -202,6 +202,21 @@ class MixtureEstimator(Density):
         """Return the most probable component of every row."""
         return np.argmax(self.predict_proba(X), axis=1)
 
+    def _drawn(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows drawn from the model, grouped by component, and their components."""
+        if n_samples < 1:
+            raise ValueError(
+                f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one "
+                "sample."
+            )
+        rows, labels = self._ask("sample", n_samples, random_state=self.random_state)
+        order = np.argsort(labels, kind="stable")
+        return np.asarray(rows)[order], np.asarray(labels)[order]
+
+
+class LikelihoodEstimator(MixtureEstimator):
+    """A mixture estimator whose parameters have values: adds their errors and the criteria."""
+
     def evidence(self, X: Rows, posterior: Any = None, sample_weight: Values = None) -> Evidence:
         """Return ``lower <= log p(X) <= upper`` as numbers; see `minorant.evidence.evidence`.
 
@@ -233,17 +248,6 @@ class MixtureEstimator(Density):
         """Return the fit in words, and every parameter with its standard error and 95% limits."""
         errors = self.standard_errors(X, sample_weight, robust)
         return f"{self._current()}\n\n{errors}"
-
-    def _drawn(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows drawn from the model, grouped by component, and their components."""
-        if n_samples < 1:
-            raise ValueError(
-                f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one "
-                "sample."
-            )
-        rows, labels = self._ask("sample", n_samples, random_state=self.random_state)
-        order = np.argsort(labels, kind="stable")
-        return np.asarray(rows)[order], np.asarray(labels)[order]
 
     def bic(self, X: Rows, sample_weight: Values = None) -> float:
         """Return ``-2 log p(X) + p log n``, n the sum of weights; smaller is better."""

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from minorant.estimators import _validation
-from minorant.estimators._mixture import Given, MixtureEstimator
+from minorant.estimators._mixture import Given, LikelihoodEstimator
 from minorant.estimators._validation import Rows, Values, as_matrix, as_weights
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Cells = Any  # what `minorant.data.columns.read` takes: a frame, a mapping of columns or an array
 
 
-class TableEstimator(MixtureEstimator):
+class TableEstimator(LikelihoodEstimator):
     """The base of the mixture estimators that read text, truth and numbers; `columns_` says how."""
 
     handle_unknown: str

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from minorant.estimators import _gaussian
-from minorant.estimators._mixture import Given, MixtureEstimator
+from minorant.estimators._mixture import Given, LikelihoodEstimator
 from minorant.estimators._validation import Rows, Values
 from minorant.estimators.options import DEFAULTS
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _FIELDS = {"weights": "weights_init", "means": "means_init", "covariances": "precisions_init"}
 
 
-class GaussianMixture(MixtureEstimator):
+class GaussianMixture(LikelihoodEstimator):
     r"""A mixture of Gaussians, a drop-in for `sklearn.mixture.GaussianMixture`.
 
     .. math:: p(x) = \sum_k w_k \, N(x; m_k, S_k)

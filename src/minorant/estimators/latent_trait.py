@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from jaxtyping import Float, Int
 
-from minorant.estimators import _item_fit, _traits
+from minorant.estimators import _item_fit, _overall_fit, _traits
 from minorant.estimators._base import Transformer
 from minorant.estimators._item_fit import ItemFit
-from minorant.estimators._item_table import ItemTable, item_errors, item_table
+from minorant.estimators._item_table import (
+    ItemTable,
+    TraitLoadings,
+    item_errors,
+    item_table,
+    trait_loadings,
+)
 from minorant.estimators._mixture import warning_of
+from minorant.estimators._overall_fit import OverallFit
 from minorant.estimators._traits import ITEM_TYPES, Scores
 from minorant.estimators._validation import Rows, Values, as_weights
 from minorant.estimators.options import (
@@ -268,6 +275,29 @@ class LatentTrait(Transformer):
         found = self.fit_.standard_errors(codes, weights=weights, inputs=inputs, robust=robust)
         return item_errors(self.fit_, found.covariance)
 
+    def loadings(self, rotation: str | None = "auto") -> TraitLoadings:
+        """Return slopes as factor loadings, rotated where traits have no meaning of their own.
+
+        The likelihood does not change when traits without a pattern are rotated; `fit` answers
+        with some of them held at zero, which is no simple structure.
+
+        Args:
+            rotation: "oblimin", "varimax", "quartimax", or None; "auto": "oblimin" for two or three
+                traits without a pattern, else None.
+
+        Returns:
+            Loadings, communalities, correlations of the rotated traits, and the matrix T that turns
+            scores: ``transform(X) @ T``.
+
+        Raises:
+            ValueError: There is nothing to rotate, or the method is unknown.
+        """
+        self._check_fitted()
+        model = self.fit_.model
+        if rotation == "auto":
+            rotation = "oblimin" if model.n_traits > 1 and model.pattern is None else None
+        return trait_loadings(model, self.fit_.names, rotation)
+
     # Fit of items
 
     def item_fit(self, X: Rows, sample_weight: Values = None, groups: Values = None) -> ItemFit:
@@ -292,6 +322,27 @@ class LatentTrait(Transformer):
             chances = self.probabilities(nodes)
             tested = _item_fit.s_x2(codes[whole], w[whole], chances, mass, counts)
         return ItemFit(self.fit_.names, infit, outfit, *tested)
+
+    def overall_fit(
+        self, X: Rows, sample_weight: Values = None, groups: Values = None, kind: str = "M2*"
+    ) -> OverallFit:
+        """Return the limited-information statistic M2 of the whole model, with RMSEA, CFI and TLI.
+
+        Args:
+            X: (n, d) the answers of `fit`; persons with missing answers are left out.
+            sample_weight: (n,) persons.
+            groups: (n,) each person's group; None: the first.
+            kind: "M2*", means and products of answers (M2 where all items have two answers); "C2",
+                shares of every answer and products, which leaves more degrees of freedom where
+                answers are many and items few.
+
+        Raises:
+            ValueError: Nobody answered all items, or nothing is left to test; says what to do.
+        """
+        codes, group = self._coded(X, groups)
+        weights = as_weights(sample_weight, len(codes))
+        w = np.ones(len(codes)) if weights is None else weights
+        return _overall_fit.overall_fit(self.fit_, codes, w, group, kind)
 
     def residual_correlations(
         self, X: Rows, sample_weight: Values = None, groups: Values = None

@@ -232,6 +232,36 @@ _TABLE = (
         "component, at least 1; None: no prior.",
     ),
     Option(
+        "weight_concentration_prior_type",
+        "dirichlet_process",
+        (Choice(("dirichlet_distribution", "dirichlet_process")),),
+        "The prior on the weights: a Dirichlet process, or a Dirichlet density of n_components.",
+    ),
+    Option(
+        "weight_concentration_prior",
+        None,
+        (Interval(float, 0.0, closed="neither"), ARRAY, NONE),
+        "The concentration of that prior, above 0; None: 1 / n_components.",
+    ),
+    Option(
+        "mean_precision_prior",
+        None,
+        (Interval(float, 0.0, closed="neither"), NONE),
+        "How many rows the prior mean is worth, above 0; None: 1.",
+    ),
+    Option(
+        "mean_prior",
+        None,
+        (ARRAY, NONE),
+        "The prior mean, of shape (d,); None: the mean of the rows.",
+    ),
+    Option(
+        "degrees_of_freedom_prior",
+        None,
+        (Interval(float, 0.0, closed="neither"), NONE),
+        "How many rows the prior covariance is worth; None: the number of columns.",
+    ),
+    Option(
         "covariance_prior",
         None,
         (Interval(float, 0.0, closed="neither"), Choice(("auto",)), ARRAY, NONE),

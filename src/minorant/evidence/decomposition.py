@@ -8,6 +8,7 @@ log p from the model. What the identity is off by is then a check on the numeric
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import jax
@@ -80,6 +81,13 @@ def evidence(
     variants", equation 8.
     """
     scored = arranged(fit, X, weights, groups, inputs)
+    if fit.model.integrates_parameters():
+        _refuse_posterior(posterior)
+        return importlib.import_module("minorant.evidence.parameters").integrated_evidence(
+            fit, scored
+        )
+    if posterior is None and fit.model.is_bounded():
+        return importlib.import_module("minorant.evidence.importance").bounded_evidence(fit, scored)
     if posterior is None and not fit.model.is_exact():
         return _integrated(fit, scored)
     if posterior is None:
@@ -96,6 +104,14 @@ def evidence(
     # Rounding may leave a KL of nothing below zero.
     gap = np.where(gap < 0, 0.0, gap).astype(float)
     return _decomposition(lower, gap, exact, scored, np.dtype(fit.dtype))
+
+
+def _refuse_posterior(posterior: Any) -> None:
+    if posterior is not None:
+        raise TypeError(
+            "posterior cannot be chosen where parameters are integrated out: the bound holds the "
+            "best q of the components. Leave posterior out."
+        )
 
 
 def _exact(rows: Float[np.ndarray, " n"], weights: np.ndarray | None) -> Evidence:

@@ -216,7 +216,7 @@ def posterior_kind(fit: Fit, scored: Scored) -> Any:
         return type(eqx.filter_eval_shape(lambda: model.posterior(rows, model.prepare())))
 
 
-@jax.jit
+@_config.small_jit
 def _by_row(model: AbstractExactModel, source: ArraySource) -> tuple[PyTree, ...]:
     def told(parameters: PyTree, rows: Rows) -> PyTree:
         model, prepared = parameters
@@ -225,7 +225,7 @@ def _by_row(model: AbstractExactModel, source: ArraySource) -> tuple[PyTree, ...
     return source.map(told, (model, model.prepare()))
 
 
-@jax.jit
+@_config.small_jit
 def _log_evidence(model: AbstractExactModel, source: ArraySource) -> tuple[Array, ...]:
     def evidence(parameters: PyTree, rows: Rows) -> Float[Array, " n"]:
         model, prepared = parameters

@@ -17,8 +17,9 @@ from minorant import _config
 from minorant._types import Array, PyTree, Rows
 from minorant.data.arrays import ArraySource
 from minorant.data.tables import as_labels
+from minorant.degeneracy import impossible_sentence
 from minorant.evidence.scoring import Scored, arranged, mapped
-from minorant.models import HiddenMarkov
+from minorant.models import HiddenMarkov, TransitionLogits
 from minorant.posteriors import Categorical
 from minorant.preparation import blocks
 from minorant.result import Fit
@@ -40,12 +41,13 @@ class StateForecast(NamedTuple):
     upper: Float[np.ndarray, "*g h d"]
 
 
-def path(
+def path(  # noqa: PLR0913
     fit: Fit,
     X: Any,  # noqa: N803
     groups: Any = None,
     draw: bool = False,
     random_state: Any = 0,
+    inputs: Any = None,
 ) -> Int[np.ndarray, " n"]:
     """The most probable path of states of each sequence, given all of its rows (Viterbi).
 
@@ -55,6 +57,7 @@ def path(
         groups: (n,) the sequence of each row; None for one sequence.
         draw: a draw of the path from its posterior instead.
         random_state: seed of the draw.
+        inputs: (n, m) covariates, where transitions depend on them.
 
     Returns:
         (n,) states, in the table's row order.
@@ -74,14 +77,20 @@ def path(
     Viterbi (1967), "Error bounds for convolutional codes and an asymptotically optimum decoding
     algorithm".
     """
-    scored = _scored(fit, X, groups)
+    scored = _scored(fit, X, groups, inputs)
     if not draw:
         return mapped(fit, scored, _paths)
     seed = np.random.default_rng(random_state).integers(2**31 - 1)
     return mapped(fit, scored, _drawn, np.asarray(seed, np.uint32))
 
 
-def log_joint(fit: Fit, X: Any, states: Any, groups: Any = None) -> Float[np.ndarray, " n"]:  # noqa: N803
+def log_joint(
+    fit: Fit,
+    X: Any,  # noqa: N803
+    states: Any,
+    groups: Any = None,
+    inputs: Any = None,
+) -> Float[np.ndarray, " n"]:
     """``log p(z_t | z_t-1) + log p(x_t | z_t)`` of every row, for given states.
 
     Args:
@@ -89,6 +98,7 @@ def log_joint(fit: Fit, X: Any, states: Any, groups: Any = None) -> Float[np.nda
         X: (n, d) table with the fit's columns.
         states: (n,) a state for every row.
         groups: (n,) the sequence of each row; None for one sequence.
+        inputs: (n, m) covariates, where transitions depend on them.
 
     Returns:
         (n,) nats that add up to ``log p(x, z)`` of each sequence.
@@ -96,7 +106,7 @@ def log_joint(fit: Fit, X: Any, states: Any, groups: Any = None) -> Float[np.nda
     Raises:
         ValueError: when states are not one for each row, from 0 to k - 1.
     """
-    scored = _scored(fit, X, groups)
+    scored = _scored(fit, X, groups, inputs)
     known, k = np.asarray(states), fit.model.n_components
     if known.shape != (len(scored.table.values),) or not np.isin(known, np.arange(k)).all():
         raise ValueError(f"states must be whole numbers from 0 to {k - 1}, one for each row.")
@@ -107,18 +117,19 @@ def log_joint(fit: Fit, X: Any, states: Any, groups: Any = None) -> Float[np.nda
     return mapped(fit, scored, _log_joint, in_slots).astype(float) - scored.log_scale
 
 
-def filtered(fit: Fit, X: Any, groups: Any = None) -> Categorical:  # noqa: N803
+def filtered(fit: Fit, X: Any, groups: Any = None, inputs: Any = None) -> Categorical:  # noqa: N803
     """``p(z_t | x_1 .. x_t)`` of every row: the states given the rows so far.
 
     Args:
         fit: what ``minorant.fit`` returned for a :class:`HiddenMarkov` model.
         X: (n, d) table with the fit's columns.
         groups: (n,) the sequence of each row; None for one sequence.
+        inputs: (n, m) covariates, where transitions depend on them.
 
     Returns:
         A :class:`Categorical` whose ``probability`` is (k, n), in the table's row order.
     """
-    return Categorical.from_rows(mapped(fit, _scored(fit, X, groups), _log_filtered))
+    return Categorical.from_rows(mapped(fit, _scored(fit, X, groups, inputs), _log_filtered))
 
 
 def forecast(  # noqa: PLR0913
@@ -129,6 +140,8 @@ def forecast(  # noqa: PLR0913
     level: float = 0.95,
     draws: int = 2000,
     random_state: Any = 0,
+    inputs: Any = None,
+    future_inputs: Any = None,
 ) -> StateForecast:
     r"""The steps after the last row of each sequence.
 
@@ -143,12 +156,14 @@ def forecast(  # noqa: PLR0913
         level: the probability that the interval is to hold each cell with.
         draws: how many futures are drawn for the interval.
         random_state: seed of the draws.
+        inputs: (n, m) covariates of the rows, where transitions depend on them.
+        future_inputs: (h, m) covariates of the steps to come, or (g, h, m) for g sequences.
 
     Returns:
         States, means and an interval for each step.
 
     Raises:
-        ValueError: when steps are below 1 or the level is not between 0 and 1.
+        ValueError: when steps are below 1, the level is not between 0 and 1, or inputs are wanted.
 
     Example:
         >>> import numpy as np, minorant
@@ -163,20 +178,26 @@ def forecast(  # noqa: PLR0913
         raise ValueError(
             f"steps must be at least 1 and level between 0 and 1; got {steps} and {level}."
         )
-    scored = _scored(fit, X, groups)
+    scored = _scored(fit, X, groups, inputs)
     now = np.exp(mapped(fit, scored, _log_filtered)[_last_rows(scored)].astype(float))
-    transition = np.asarray(fit.model.transition, dtype=float)
-    states = np.stack([now @ np.linalg.matrix_power(transition, h + 1) for h in range(steps)], 1)
+    ahead = _known_future(fit, future_inputs, (len(now), steps))
+    states = _led_on(fit, now, ahead, steps)
     seed = np.random.default_rng(random_state).integers(2**31 - 1)
     with _config.precision(np.dtype(fit.dtype)):
         chances = states[:, 0].astype(fit.dtype)
-        rows = np.asarray(_futures(fit.model, np.uint32(seed), chances, steps, draws))
+        rows = np.asarray(_futures(fit.model, np.uint32(seed), chances, ahead, steps, draws))
     ends = np.quantile(rows, [(1.0 - level) / 2.0, (1.0 + level) / 2.0], axis=1)
     found = StateForecast(states, states @ state_means(fit), ends[0], ends[1])
     return found if len(now) > 1 else StateForecast(*(part[0] for part in found))
 
 
-def impossible(fit: Fit, X: Any, groups: Any = None, labels: Any = None) -> str:  # noqa: N803
+def impossible(
+    fit: Fit,
+    X: Any,  # noqa: N803
+    groups: Any = None,
+    labels: Any = None,
+    inputs: Any = None,
+) -> str:
     """A sentence that names the first row that no reachable state allows; empty without one.
 
     Args:
@@ -184,16 +205,13 @@ def impossible(fit: Fit, X: Any, groups: Any = None, labels: Any = None) -> str:
         X: (n, d) table with the fit's columns.
         groups: (n,) the sequence of each row; None for one sequence.
         labels: (n,) known states, -1 where unknown; or None.
+        inputs: (n, m) covariates, where transitions depend on them.
     """
-    scored = _scored(fit, X, groups, labels)
+    scored = _scored(fit, X, groups, inputs, labels)
     rows = np.flatnonzero(np.isneginf(mapped(fit, scored, _log_evidence)))
     if not len(rows):
         return ""
-    return (
-        f"Row {rows[0]} has probability zero in every state that can be reached there: a "
-        "zero in the transition or the initial probabilities, a label or a value outside the "
-        "support forbids it. Allow the move, or remove the row."
-    )
+    return impossible_sentence(int(rows[0]), scored.table.groups, True)
 
 
 def state_means(fit: Fit) -> Float[np.ndarray, "k d"]:
@@ -202,10 +220,48 @@ def state_means(fit: Fit) -> Float[np.ndarray, "k d"]:
         return np.asarray(_state_means(fit.model), dtype=float)
 
 
-def _scored(fit: Fit, X: Any, groups: Any, labels: Any = None) -> Scored:  # noqa: N803
+def _known_future(
+    fit: Fit, inputs: Any, shape: tuple[int, int]
+) -> Float[np.ndarray, "g h m"] | None:
+    """The inputs of the steps to come of every sequence; None where the model has none."""
+    logits = fit.model.transition
+    if not isinstance(logits, TransitionLogits):
+        return None
+    wanted = (*shape, logits.n_inputs)
+    found = None if inputs is None else np.asarray(inputs, dtype=float)
+    if found is None or found.shape not in (wanted, wanted[1:]) or not np.isfinite(found).all():
+        shown = None if found is None else found.shape
+        raise ValueError(
+            f"future_inputs must be finite, shape {wanted[1:]} or {wanted} for each sequence its "
+            f"own: the transitions depend on them. Got {shown}."
+        )
+    return np.broadcast_to(found, wanted).astype(fit.dtype)
+
+
+def _led_on(
+    fit: Fit, now: Float[np.ndarray, "g k"], ahead: np.ndarray | None, steps: int
+) -> Float[np.ndarray, "g h k"]:
+    """Probabilities of the states to come."""
+    if ahead is None:
+        A = np.asarray(fit.model.transition, dtype=float)
+        return np.stack([now @ np.linalg.matrix_power(A, h + 1) for h in range(steps)], 1)
+    found = []
+    for h in range(steps):
+        now = np.einsum("gi,gij->gj", now, fit.model.transition.probabilities(ahead[:, h]))
+        found.append(now)
+    return np.stack(found, 1)
+
+
+def _scored(
+    fit: Fit,
+    X: Any,  # noqa: N803
+    groups: Any,
+    inputs: Any = None,
+    labels: Any = None,
+) -> Scored:
     if not isinstance(fit.model, HiddenMarkov):
         raise TypeError(f"This needs a fit of HiddenMarkov; got one of {type(fit.model).__name__}.")
-    scored = arranged(fit, X, None, groups)
+    scored = arranged(fit, X, None, groups, inputs)
     if labels is None:
         return scored
     table = scored.table._replace(labels=as_labels(labels, len(scored.table.values)))
@@ -281,14 +337,19 @@ def _state_means(model: HiddenMarkov) -> Float[Array, "k d"]:
     return model.state_means()
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _futures(
-    model: HiddenMarkov, seed: Array, chances: Float[Array, "g k"], steps: int, draws: int
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _futures(  # noqa: PLR0913
+    model: HiddenMarkov,
+    seed: Array,
+    chances: Float[Array, "g k"],
+    ahead: Float[Array, "g h m"] | None,
+    steps: int,
+    draws: int,
 ) -> Float[Array, "g s h d"]:
     """Rows of drawn futures, from the probabilities of the first state to come."""
 
-    def one(key: Array, initial: Array) -> Float[Array, "h d"]:
-        return model.continued(key, steps, initial)[1]
+    def one(key: Array, initial: Array, inputs: Array | None) -> Float[Array, "h d"]:
+        return model.continued(key, steps, initial, inputs)[1]
 
     keys = jax.random.split(jax.random.key(seed), (len(chances), draws))
-    return jax.vmap(jax.vmap(one, in_axes=(0, None)))(keys, chances)
+    return jax.vmap(jax.vmap(one, in_axes=(0, None, None)))(keys, chances, ahead)

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from minorant import _config
 from minorant._parameters import leaf_constraints, to_vector
@@ -58,11 +58,13 @@ def standard_errors(  # noqa: PLR0913
 
     Returns:
         ``model``: the model's shape with a standard error in each parameter's place, NaN where it
-        is not identified or sits at the edge of its range, 0 where it was fixed; ``table()`` lists
-        them beside the estimates; ``sentence`` says what could not be had.
+        is not identified or sits at the edge of its range, 0 where it was fixed or the model's
+        structure leaves nothing to learn (a transition that is not allowed); ``table()`` lists
+        those learned beside the estimates; ``sentence`` says what could not be had.
 
     Raises:
         ValueError: for a table the fit cannot describe.
+        TypeError: where parameters are integrated out.
 
     Example:
         >>> import numpy as np, minorant
@@ -76,11 +78,16 @@ def standard_errors(  # noqa: PLR0913
     the likelihood is not quadratic.
     """
     table = checked(fit, X, weights, groups, inputs)
+    if fit.model.integrates_parameters():
+        raise TypeError(
+            f"{type(fit.model).__name__} has no parameters whose errors could be told: q, which "
+            "fit.model holds, is their whole distribution."
+        )
     dtype = np.dtype(fit.dtype)
     source, _ = climbed_blocks(fit.standardised, table, fit.units, dtype)
     _config.enable_compilation_cache()
     with _config.precision(dtype):
-        vector = np.asarray(to_vector(fit.standardised))
+        vector = np.asarray(_vector(fit.standardised))
         information = -np.asarray(_curvature(fit.standardised, fit.fixed, source, vector), float)
         spread = None
         if robust:
@@ -174,11 +181,20 @@ def _held(fit: Fit) -> np.ndarray:
     for leaf, constraint, mask in zip(
         leaves, leaf_constraints(fit.standardised), fixed, strict=True
     ):
-        free = constraint is not None and constraint.count(np.shape(leaf)) > 0
-        held = np.asarray(mask) if free else np.asarray(True)
+        held = np.asarray(mask)
         held = held.reshape(held.shape + (1,) * (np.ndim(leaf) - held.ndim))
-        parts.append(np.broadcast_to(held, np.shape(leaf)).ravel())
+        parts.append((held | _constants(constraint, np.shape(leaf))).ravel())
     return np.concatenate(parts)
+
+
+def _constants(constraint: Any, shape: tuple[int, ...]) -> Bool[np.ndarray, "..."]:
+    """Which entries the structure fixes: they are the same wherever the free coordinates are."""
+    if constraint is None or constraint.count(shape) == 0:
+        return np.ones(shape, dtype=bool)
+    points = np.random.default_rng(0).normal(size=(3, *shape))
+    first, *others = (np.asarray(constraint.value(point), float) for point in points)
+    same = [np.isclose(first, other, rtol=1e-6, atol=0.0) for other in others]
+    return np.logical_and.reduce(same)
 
 
 def _as_model(fit: Fit, errors: np.ndarray) -> PyTree:
@@ -196,7 +212,10 @@ def _block_evidence(
     return model.log_evidence(rows, model.prepare())
 
 
-@jax.jit
+_vector = _config.quick_jit(to_vector, "once")
+
+
+@_config.small_jit
 def _curvature(
     template: AbstractExactModel, fixed: PyTree, source: ArraySource, vector: Array
 ) -> Float[Array, "p p"]:
@@ -223,11 +242,25 @@ def _hessian(function: Any, point: Array) -> Float[Array, "p p"]:
     def column(direction: Array) -> Array:
         return jax.jvp(jax.grad(function), (point,), (direction,))[1]
 
-    eye = jnp.eye(point.size, dtype=point.dtype)
-    return jax.lax.map(column, eye, batch_size=min(_COLUMNS_AT_ONCE, point.size))
+    return _each_direction(column, point)
 
 
-@jax.jit
+def _each_direction(column: Any, point: Array) -> Float[Array, "p *c"]:
+    """``column`` of every unit vector, a few at a time; the last few filled up with zeros.
+
+    A remainder of its own would be compiled a second time.
+    """
+    p = point.size
+    at_once = min(_COLUMNS_AT_ONCE, p)
+    turns = -(-p // at_once)
+    unit = jnp.eye(turns * at_once, p, dtype=point.dtype).reshape(turns, at_once, p)
+    if turns == 1:
+        return jax.vmap(column)(unit[0])
+    found = jax.lax.map(jax.vmap(column), unit)
+    return found.reshape(turns * at_once, *found.shape[2:])[:p]
+
+
+@_config.small_jit
 def _scores(
     template: AbstractExactModel, fixed: PyTree, source: ArraySource, vector: Array
 ) -> Float[Array, "p p"]:
@@ -240,8 +273,7 @@ def _scores(
 
             return jax.jvp(per_row, (point,), (direction,))[1]
 
-        eye = jnp.eye(point.size, dtype=point.dtype)
-        scores = jax.lax.map(column, eye, batch_size=min(_COLUMNS_AT_ONCE, point.size))
+        scores = _each_direction(column, point)
         scores = jnp.where(rows.weight > 0, scores, 0.0)
         weight = rows.weight
         if rows.groups is not None:

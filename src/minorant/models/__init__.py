@@ -11,6 +11,8 @@ _NAMES = {
     "AbstractTransition": "transitions",
     "Allowed": "transitions",
     "AnyTransition": "transitions",
+    "BayesianMixture": "bayesian_mixture",
+    "DirichletWeights": "weight_priors",
     "FactorAnalysis": "factor_analysis",
     "GeneralizedPartialCredit": "items",
     "GradedResponse": "items",
@@ -24,9 +26,12 @@ _NAMES = {
     "PPCA": "factor_analysis",
     "PartialCredit": "items",
     "Rasch": "items",
+    "RowFlow": "flow",
     "StateSpace": "state_space",
+    "StickBreaking": "weight_priors",
     "ThreeParameter": "items",
     "TiedRows": "transitions",
+    "TransitionLogits": "transition_logits",
     "TwoParameter": "items",
 }
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from minorant import _factors
 from minorant._types import Array
 
 _PROXIMAL = 1e3  # multiples of epsilon: the step is a little short where v is collinear
@@ -102,7 +103,7 @@ def _each(cross: Array, inputs: Array) -> Array:
 
 
 def _solved(inputs: Array, cross: Array) -> Array:
-    return jax.scipy.linalg.solve(inputs, cross, assume_a="pos").T
+    return _factors.cho_solve(_factors.cholesky(inputs), cross).T
 
 
 def _solved_free(inputs: Array, cross: Array, held: Array) -> Array:

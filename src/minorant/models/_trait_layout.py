@@ -12,7 +12,7 @@ from jaxtyping import Float
 from minorant._types import Rows, Summary
 from minorant.components.base import reject_cells
 from minorant.models._curves import is_none
-from minorant.models.items import AbstractItems
+from minorant.models.items import AbstractItems, PartialCredit
 
 Columns = tuple[tuple[int, ...], ...]
 _FEWEST = 0.5
@@ -194,3 +194,28 @@ def steep_items(
             for j in np.flatnonzero(size > _STEEPEST)
         ]
     return tuple(found)
+
+
+def orientation(items: tuple[Any, ...]) -> Float[np.ndarray, " l"]:
+    """-1 for every trait that is to point the other way for its slopes to sum to above 0.
+
+    A trait stays where an item's slopes for it are given by its structure, and all do where a
+    prior on slopes is not symmetric about 0.
+    """
+    slopes = [np.asarray(item.slopes) for item in items]
+    total = np.sum([one.sum(0) for one in slopes], axis=0)
+    stays = np.zeros(len(total), dtype=bool)
+    for item in items:
+        prior = getattr(item, "prior", None)
+        if isinstance(item, PartialCredit):
+            stays |= np.asarray(item.slopes).any(0)
+        elif prior is not None and prior.slope is not None:
+            stays |= prior.slope[0] != 0.0
+    return np.where((total < 0) & ~stays, -1.0, 1.0).astype(slopes[0].dtype)
+
+
+def turned(item: Any, sign: Float[np.ndarray, " l"]) -> AbstractItems:
+    """The item for traits whose directions are multiplied by 1 or -1."""
+    if isinstance(item, PartialCredit):
+        return item
+    return eqx.tree_at(lambda one: one.slopes, item, np.asarray(item.slopes) * sign + 0.0)

@@ -104,6 +104,17 @@ def default_rule(n_traits: int, n_items: int) -> Grid | Adaptive:
     return Grid(points) if points**n_traits <= _MOST_NODES else Adaptive(_ADAPTIVE[n_traits])
 
 
+def sentence(n_traits: int, rule: Grid | Adaptive) -> str:
+    """How traits are integrated out, as the end of a sentence."""
+    how = f"a grid of {rule.points} equally spaced nodes per trait"
+    if isinstance(rule, Adaptive):
+        how = f"{rule.points} Gauss-Hermite nodes per trait around each person's mode"
+    return (
+        f"the posterior of {n_traits} trait(s) is integrated on {how}, so log p(x) is an estimate "
+        "and no bound; doubling the rule (model.refined()) tells its error"
+    )
+
+
 def nodes(
     rule: Grid, mean: Float[Array, "g l"], covariance: Float[Array, "g l l"]
 ) -> tuple[Float[Array, "s l"], Float[Array, "g s"]]:

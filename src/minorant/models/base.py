@@ -92,15 +92,34 @@ class AbstractExactModel(AbstractModel):
         """Whether the evidence is a sum or integral in closed form; else it is integrated."""
         return True
 
+    def is_bounded(self) -> bool:
+        """Whether ``log_evidence`` is a lower bound, by a q of each row's own."""
+        return False
+
+    def integrates_parameters(self) -> bool:
+        """Whether parameters are latent too: ``log_prior`` is then part of the bound itself.
+
+        It is minus the divergence of their q from the prior, every constant kept.
+        """
+        return False
+
     def stabilised(self, spread: float) -> Self:
         """The same model in the numerical form that this precision asks for (host side)."""
         del spread
+        return self
+
+    def oriented(self) -> Self:
+        """The same density, told apart from its mirror images by a convention (host side)."""
         return self
 
     def rounding(self, prepared: PyTree) -> Float[Array, ""] | float:
         """By how much the model amplifies rounding; 1 where it does not."""
         del prepared
         return 1.0
+
+    def numbers_per_row(self, n_columns: int) -> int:
+        """How many numbers a step forms of each row and component: all products of two cells."""
+        return n_columns * (n_columns + 3) // 2 + 1
 
     def shares_patterns(self) -> bool:
         """Whether rows that miss the same cells share work (then they are blocked together)."""
@@ -114,8 +133,9 @@ class AbstractExactModel(AbstractModel):
         """Whether a row without any observed cell has a place in the data (it says nothing)."""
         return self.is_grouped()
 
-    def compresses(self) -> bool:
+    def compresses(self, n_columns: int) -> bool:
         """Whether complete rows enter through their weighted mean and covariance alone."""
+        del n_columns
         return False
 
     def may_overshoot(self) -> bool:

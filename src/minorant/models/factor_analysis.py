@@ -196,9 +196,9 @@ class FactorAnalysis(AbstractTractableModel, AbstractContinuousModel):
         """One factorisation for each pattern of missing cells."""
         return True
 
-    def compresses(self) -> bool:
+    def compresses(self, n_columns: int) -> bool:
         """Complete rows enter through their moments alone."""
-        return self.floor is not None and len(self.floor) <= _MOST_COLUMNS_COMPRESSED
+        return n_columns <= _MOST_COLUMNS_COMPRESSED
 
     def reason(self) -> str:
         """The factors are integrated out."""

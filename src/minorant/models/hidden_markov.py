@@ -3,12 +3,14 @@ r"""Hidden Markov models: a chain of states, and a component density for the row
 .. math:: p(x) = \sum_z \pi_{z_1} p(x_1 \mid z_1) \prod_{t > 1} A_{z_{t-1} z_t} p(x_t \mid z_t)
 
 E-step: the forward and backward recursions (:mod:`minorant.posteriors.chain`). M-step: ``pi`` and
-each row of A are shares of expected counts, and each component's own. Baum, Petrie, Soules & Weiss
-(1970); Rabiner (1989), "A tutorial on hidden Markov models", sections III and V.
+each row of A are shares of expected counts, and each component's own; where A depends on inputs, a
+Newton step (:mod:`.transition_logits`). Baum, Petrie, Soules & Weiss (1970); Rabiner (1989), "A
+tutorial on hidden Markov models", sections III and V.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple, Self
 
 import equinox as eqx
@@ -22,12 +24,13 @@ from minorant._types import Array, Key, PyTree, Rows
 from minorant.components.base import AbstractComponent, of
 from minorant.components.custom import as_component
 from minorant.components.priors import Dirichlet
+from minorant.models import _chain_parts as parts
 from minorant.models._neighbours import counted, mean_time, starts
 from minorant.models.base import Expectation
-from minorant.models.of_components import AbstractModelOfComponents, is_component
+from minorant.models.of_components import AbstractModelOfComponents
+from minorant.models.transition_logits import MoveSums, TransitionLogits, design, move_sums
 from minorant.models.transitions import (
     AbstractTransition,
-    AllowedSimplex,
     AnyTransition,
     check_probabilities,
     shared_rows,
@@ -36,15 +39,15 @@ from minorant.models.transitions import (
     stationary_shares,
 )
 from minorant.posteriors import AbstractPosterior, ChainPosterior, _lanes, chain
-
-_GONE = 4.0  # in units of the smallest number: what a zero becomes in free coordinates
+from minorant.posteriors._chain_logs import before
+from minorant.posteriors._moves import Moves
 
 
 class Prepared(NamedTuple):
     """Probabilities, and the components' own preparation."""
 
     initial: Float[Array, " k"]
-    transition: Float[Array, "k k"]
+    transition: Float[Array, "k k"] | TransitionLogits
     component: PyTree
 
 
@@ -52,26 +55,8 @@ class ChainStatistics(NamedTuple):
     """Expected first states and pairs of neighbours, weighted, and the components' sums."""
 
     first: Float[Array, " k"]
-    pairs: Float[Array, "k k"]
+    pairs: Float[Array, "k k"] | MoveSums
     component: PyTree
-
-
-def _array(value: Any) -> Any:
-    """Lists as arrays; leaves that JAX traces, and None, as they are."""
-    return np.asarray(value, dtype=float) if isinstance(value, list | tuple) else value
-
-
-def _initial_constraint(model: HiddenMarkov) -> AllowedSimplex | None:
-    if model.stationary:
-        return None
-    return AllowedSimplex(tuple(map(bool, model.structure.begins(model.n_components))))
-
-
-def _transition_constraint(model: HiddenMarkov) -> AllowedSimplex:
-    k = model.n_components
-    allowed = tuple(tuple(map(bool, row)) for row in model.structure.allowed(k))
-    tied = model.structure.tied(k)
-    return AllowedSimplex(allowed, None if len(set(tied)) == k else tuple(map(int, tied)))
 
 
 class HiddenMarkov(AbstractModelOfComponents):
@@ -82,7 +67,7 @@ class HiddenMarkov(AbstractModelOfComponents):
         n_components: k, the number of states.
         initial: (k,) probabilities of a sequence's first state; None to be learned.
         transition: (k, k) probabilities of the next state (column) given this one (row); None to
-            be learned. Zeros stay zero.
+            be learned. Zeros stay zero. Or :class:`TransitionLogits`, by the inputs of each step.
         structure: which transitions there are: ``AnyTransition()``, ``LeftRight()``,
             ``Allowed(moves)`` or ``TiedRows(classes)``.
         initial_prior: :class:`Dirichlet` on the initial probabilities, or None.
@@ -107,10 +92,10 @@ class HiddenMarkov(AbstractModelOfComponents):
 
     component: AbstractComponent = eqx.field(converter=as_component)
     initial: Float[Array, " k"] | None = parameter(
-        _initial_constraint, default=None, converter=_array
+        parts.initial_constraint, default=None, converter=parts.array
     )
-    transition: Float[Array, "k k"] | None = parameter(
-        _transition_constraint, default=None, converter=_array
+    transition: Float[Array, "k k"] | TransitionLogits | None = parameter(
+        parts.transition_constraint, default=None, converter=parts.array
     )
     structure: AbstractTransition = constant(default=AnyTransition())  # noqa: RUF009
     initial_prior: Dirichlet | None = constant(default=None)
@@ -118,19 +103,52 @@ class HiddenMarkov(AbstractModelOfComponents):
     stationary: bool = eqx.field(static=True, default=False)
     n_components: int = eqx.field(static=True, kw_only=True)
 
+    def __post_init__(self) -> None:
+        """Logits learn which moves there are."""
+        if isinstance(self.transition, TransitionLogits):
+            self.transition = dataclasses.replace(self.transition, structure=self.structure)
+
     def __check_init__(self) -> None:
         """Raise ValueError for an impossible k or probabilities."""
         k = self.n_components
         if not isinstance(k, int) or k < 1:
             raise ValueError(f"n_components must be an integer of at least 1; got {k!r}.")
         check_probabilities("initial", self.initial, (k,), self.structure.begins(k))
-        check_probabilities("transition", self.transition, (k, k), self.structure.allowed(k))
+        if isinstance(self.transition, TransitionLogits):
+            self._check_logits(self.transition)
+        else:
+            check_probabilities("transition", self.transition, (k, k), self.structure.allowed(k))
         self.structure.tied(k)
+
+    def _check_logits(self, logits: TransitionLogits) -> None:
+        if self.stationary or self.transition_prior is not None:
+            name = "stationary" if self.stationary else "transition_prior"
+            raise ValueError(
+                f"{name} needs one transition for all steps, but TransitionLogits has one for each "
+                "step's inputs: leave it out (TransitionLogits has a ridge of its own)."
+            )
+        found = None if logits.coefficients is None else np.shape(logits.coefficients)[0]
+        if found not in (None, self.n_components):
+            raise ValueError(f"coefficients are of {found} states, not {self.n_components}.")
 
     def prepare(self) -> Prepared:
         """Probabilities and the components' factors."""
-        transition = jnp.asarray(given(self.transition))
+        transition = given(self.transition)
+        if not isinstance(transition, TransitionLogits):
+            transition = jnp.asarray(transition)
         return Prepared(self._beginning(transition), transition, self.component.prepare())
+
+    def moves(self, rows: Rows, prepared: Prepared) -> Float[Array, "k k"] | Moves:
+        """What leads into the rows: probabilities, or where they depend on inputs their law.
+
+        Raises:
+            ValueError: when rows have more or fewer inputs than the model.
+        """
+        if isinstance(prepared.transition, TransitionLogits):
+            known = design(rows, prepared.transition.n_inputs)
+            return prepared.transition.moves(known, self.n_components)
+        design(rows, 0)
+        return prepared.transition
 
     def scores(self, rows: Rows, prepared: Prepared) -> Float[Array, "k n"]:
         """``log p(x_t | k)``; -inf where a known label forbids the state."""
@@ -145,35 +163,42 @@ class HiddenMarkov(AbstractModelOfComponents):
         prepared = self.prepare()
         scores = jnp.take_along_axis(self.scores(rows, prepared), latents[None], axis=0)[0]
         start = starts(rows)
-        moves = chain.log_or_never(prepared.transition)[jnp.roll(latents, 1), latents]
+        moves = chain.log_moves(self.moves(rows, prepared), jnp.roll(latents, 1), latents)
         first = chain.log_or_never(prepared.initial)[latents]
         return scores + jnp.where(start, first, moves)
 
     def sample(self, key: Key, n: int) -> tuple[Int[Array, " n"], Float[Array, "n d"]]:
-        """States and rows of one sequence of n steps."""
-        prepared = self.prepare()
-        return self.continued(key, n, prepared.initial)
+        """States and rows of one sequence of n steps; inputs, if there are any, at zero."""
+        return self.continued(key, n, self._beginning(given(self.transition)))
 
     def continued(
-        self, key: Key, n: int, initial: Float[Array, " k"]
+        self,
+        key: Key,
+        n: int,
+        initial: Float[Array, " k"],
+        inputs: Float[Array, "n m"] | None = None,
     ) -> tuple[Int[Array, " n"], Float[Array, "n d"]]:
-        """States and rows of one sequence whose first state has these probabilities."""
+        """States and rows of one sequence with these inputs (None: zeros) and first state."""
         first_key, move_key, row_key = jax.random.split(key, 3)
-        moves = chain.log_or_never(jnp.asarray(given(self.transition)))
+        transition = given(self.transition)
+        if isinstance(transition, TransitionLogits):
+            moves = transition.moves(transition.side(inputs, n), self.n_components)
+        else:
+            moves = chain.log_or_never(jnp.asarray(transition))
+
+        def step(state: Array, own: tuple[Key, Array | None]) -> tuple[Array, Array]:
+            return jax.random.categorical(own[0], chain.one_move(moves, own[1])[state]), state
+
         first = jax.random.categorical(first_key, chain.log_or_never(initial))
-
-        def step(state: Array, key: Key) -> tuple[Array, Array]:
-            return jax.random.categorical(key, moves[state]), state
-
-        states = jax.lax.scan(step, first, jax.random.split(move_key, n))[1]
+        # Into the row after each row; nothing asks for what comes after the last one.
+        ahead = jnp.roll(moves.design.T, -1, axis=0) if isinstance(moves, Moves) else None
+        states = jax.lax.scan(step, first, (jax.random.split(move_key, n), ahead))[1]
         return states, self.component.sample(row_key, states)
 
     def posterior(self, rows: Rows, prepared: Prepared) -> ChainPosterior:
         """States given all rows of their sequence."""
-        scores = self.scores(rows, prepared)
-        return chain.chain_posterior(
-            prepared.initial, prepared.transition, scores, rows.weight, rows.groups
-        )
+        scores, moves = self.scores(rows, prepared), self.moves(rows, prepared)
+        return chain.chain_posterior(prepared.initial, moves, scores, rows.weight, rows.groups)
 
     def log_evidence(self, rows: Rows, prepared: Prepared) -> Float[Array, " n"]:
         """``log p(x_t | x_1 .. x_t-1)``, which adds up to ``log p`` of each sequence."""
@@ -181,7 +206,7 @@ class HiddenMarkov(AbstractModelOfComponents):
         start, moved = _lanes.starts(rows.groups, plan), _lanes.rows_to_lanes(rows, plan)
         scores = _lanes.by_chunk(lambda part: self.scores(part, prepared), moved, plan)
         weight = moved.weight.reshape(start.shape)
-        chances = (prepared.initial, prepared.transition)
+        chances = (prepared.initial, chain.by_lanes(self.moves(moved, prepared), plan))
         return _lanes.from_lanes(chain.log_evidence(plan, *chances, scores, start, weight), plan)
 
     def statistics(
@@ -191,9 +216,25 @@ class HiddenMarkov(AbstractModelOfComponents):
         inner = None if prepared is None else prepared.component
         probability = jnp.exp(posterior.by_row()).T
         component = self.component.statistics(rows, probability * rows.weight, inner)
-        if isinstance(posterior, ChainPosterior):
-            return ChainStatistics(posterior.first, posterior.pairs, component)
-        return ChainStatistics(*counted(rows, probability), component)
+        if not isinstance(posterior, ChainPosterior):
+            return self._counted(rows, probability, component)
+        pairs = posterior.pairs
+        if isinstance(posterior.log_transition, Moves):
+            entered = jnp.where(starts(rows), 0.0, rows.weight)
+            previous = jnp.roll(posterior.log_filtered(), 1, axis=1)
+            pairs = move_sums(posterior.log_transition, previous, probability, entered, False)
+        return ChainStatistics(posterior.first, pairs, component)
+
+    def _counted(self, rows: Rows, probability: Array, component: PyTree) -> ChainStatistics:
+        """The sums under a q whose rows are independent."""
+        first, pairs = counted(rows, probability)
+        if isinstance(self.transition, TransitionLogits):
+            known = design(rows, self.transition.n_inputs)
+            moves = self.transition.moves(known, self.n_components)
+            previous = chain.log_or_never(jnp.roll(probability, 1, axis=1))
+            entered = jnp.where(starts(rows), 0.0, rows.weight)
+            pairs = move_sums(moves, previous, probability, entered, True)
+        return ChainStatistics(first, pairs, component)
 
     def expectation(self, rows: Rows, prepared: Prepared) -> Expectation:
         """Evidence and statistics under the exact posterior, rows side by side in lanes."""
@@ -212,7 +253,8 @@ class HiddenMarkov(AbstractModelOfComponents):
             found = _lanes.by_chunk(exponentials, rows, plan)
             return found[:-1], found[-1]
 
-        states = chain.Chain(prepared.initial, prepared.transition)
+        moves = chain.by_lanes(self.moves(rows, prepared), plan)
+        states = chain.Chain(prepared.initial, moves)
         found, log_scale = chain.smoothed(states, scored, start, weight, plan, relative)
         component = _lanes.over_chunks(
             lambda part, q: self.component.statistics(part, q * part.weight, prepared.component),
@@ -220,45 +262,62 @@ class HiddenMarkov(AbstractModelOfComponents):
             found.probability,
             plan,
         )
-        statistics = ChainStatistics(found.first, found.pairs, component)
-        return Expectation(_weighted_sum(log_scale, weight), statistics)
+        pairs = found.pairs
+        if isinstance(moves, Moves):
+            entered = jnp.where(start, 0.0, weight)
+            pairs = move_sums(moves, before(found.filtered), found.probability, entered, False)
+        statistics = ChainStatistics(found.first, pairs, component)
+        return Expectation(parts.weighted_sum(log_scale, weight), statistics)
 
     def maximise(self, statistics: ChainStatistics, fixed: PyTree | None = None) -> Self:
         """New probabilities and components."""
-        k, structure = self.n_components, self.structure
-        allowed, tied = structure.allowed(k), structure.tied(k)
-        pairs = statistics.pairs + _extra(self.transition_prior)
-        if len(set(tied)) < k:
-            pairs = shared_rows(pairs, tuple(tied), mean=False)
+        pairs: Any = statistics.pairs
+        first = statistics.first + parts.extra(self.initial_prior)
         held = of(fixed, "transition")
-        transition = shares(pairs, self.transition, allowed, held)
-        first = statistics.first + _extra(self.initial_prior)
-        if self.stationary:
-            counts = statistics.pairs + _extra(self.transition_prior)
-            constraint = _transition_constraint(self)
-            transition = stationary_shares(counts, first, transition, constraint, held)
-            initial = stationary_distribution(transition)
+        if isinstance(self.transition, TransitionLogits):
+            transition = self.transition.maximised(pairs, held)
         else:
-            initial = shares(first, self.initial, structure.begins(k), of(fixed, "initial"))
+            transition = self._shares(pairs + parts.extra(self.transition_prior), first, held)
+        if self.stationary:
+            initial = self._beginning(transition)
+        else:
+            begins = self.structure.begins(self.n_components)
+            initial = shares(first, self.initial, begins, of(fixed, "initial"))
         component = self.component.maximise(statistics.component, of(fixed, "component"))
         return self._replaced(initial, transition, component)
+
+    def _shares(self, counts: Array, first: Array, held: Any) -> Float[Array, "k k"]:
+        """The transition that maximises expected moves, and first states where stationary."""
+        old: Any = self.transition
+        k, tied = self.n_components, self.structure.tied(self.n_components)
+        own = shared_rows(counts, tuple(tied), mean=False) if len(set(tied)) < k else counts
+        closed = shares(own, old, self.structure.allowed(k), held)
+        if not self.stationary:
+            return closed
+        return stationary_shares(counts, first, closed, parts.transition_constraint(self), held)
 
     def log_prior(self) -> Float[Array, ""]:
         """Priors of the probabilities and of the components."""
         k, total = self.n_components, self.component.log_prior()
-        transition = jnp.asarray(given(self.transition))
-        rows = jnp.asarray(np.unique(self.structure.tied(k)))
-        total = total + _log_dirichlet(
-            self.transition_prior, transition, self.structure.allowed(k), rows
-        )
+        transition = given(self.transition)
+        if isinstance(transition, TransitionLogits):
+            total = total + transition.log_prior()
+        else:
+            transition = jnp.asarray(transition)
+            rows, allowed = np.unique(self.structure.tied(k)), self.structure.allowed(k)
+            total = total + parts.log_dirichlet(self.transition_prior, transition, allowed, rows)
         initial = self._beginning(transition)
-        return total + _log_dirichlet(self.initial_prior, initial, self.structure.begins(k), None)
+        return total + parts.log_dirichlet(
+            self.initial_prior, initial, self.structure.begins(k), None
+        )
 
     def projected(self) -> Self:
         """With the components inside their floors, and zeros exactly zero."""
-        transition = _without_dust(given(self.transition))
+        transition = given(self.transition)
+        if not isinstance(transition, TransitionLogits):
+            transition = parts.without_dust(transition)
         initial = self._beginning(transition)
-        return self._replaced(_without_dust(initial), transition, self.component.projected())
+        return self._replaced(parts.without_dust(initial), transition, self.component.projected())
 
     def is_grouped(self) -> bool:
         """Rows of one sequence depend on each other."""
@@ -279,7 +338,7 @@ class HiddenMarkov(AbstractModelOfComponents):
         if self.structure.ordered() and rows.labels is None:
             probability = probability[jnp.argsort(mean_time(rows, probability))]
         component = self.component.statistics(rows, probability * rows.weight, None)
-        return ChainStatistics(*counted(rows, probability), component)
+        return self._counted(rows, probability, component)
 
     def occupancy(self) -> None:
         """The probabilities do not say: a state may be passed through once."""
@@ -301,39 +360,13 @@ class HiddenMarkov(AbstractModelOfComponents):
 
         return _lanes.rows_by_chunk(filled, _lanes.rows_to_lanes(rows, plan), probability, plan)
 
-    def _beginning(self, transition: Array) -> Array:
+    def _beginning(self, transition: Any) -> Array:
         return stationary_distribution(transition) if self.stationary else given(self.initial)
 
-    def _replaced(self, initial: Array, transition: Array, component: AbstractComponent) -> Self:
+    def _replaced(self, initial: Array, transition: Any, component: AbstractComponent) -> Self:
         return eqx.tree_at(
             lambda m: (m.initial, m.transition, m.component),
             self,
             (initial, transition, component),
-            is_leaf=lambda node: node is None or is_component(node),
+            is_leaf=parts.is_whole,
         )
-
-
-def _weighted_sum(logs: Float[Array, "steps lanes"], weight: Array) -> Float[Array, ""]:
-    """The sum over rows of positive weight; first within steps, so that float32 keeps digits."""
-    counted = jnp.where(weight > 0, weight * logs, 0.0)
-    return (counted @ jnp.ones(counted.shape[1], counted.dtype)).sum()
-
-
-def _extra(prior: Dirichlet | None) -> Any:
-    return 0.0 if prior is None else prior.concentration - 1.0
-
-
-def _log_dirichlet(prior: Dirichlet | None, values: Array, allowed: np.ndarray, rows: Any) -> Array:
-    """The log density of rows of probabilities, over what is allowed; tied rows once."""
-    if prior is None:
-        return jnp.zeros((), values.dtype)
-    logs = jnp.log(jnp.maximum(values, jnp.finfo(values.dtype).tiny))
-    weighted = jnp.where(allowed, (prior.concentration - 1.0) * logs, 0.0)
-    return (weighted if rows is None else weighted[rows]).sum()
-
-
-def _without_dust(probability: Array) -> Array:
-    """Exactly zero where free coordinates, which are logarithms, cannot say zero."""
-    xp = np if isinstance(probability, np.ndarray) else jnp
-    least = _GONE * jnp.finfo(probability.dtype).tiny
-    return xp.where(probability > least, probability, xp.zeros_like(probability))

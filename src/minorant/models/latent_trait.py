@@ -75,8 +75,9 @@ class LatentTrait(AbstractTractableModel, AbstractContinuousModel):
     r"""Traits behind the answers to items.
 
     Identified by: the first group has mean 0 and variances 1 (where an item has slope 1 by
-    definition, variances are free); climbs start where sums of slopes are positive; without a
-    pattern, traits are uncorrelated and the first l items ask only for trait 0, 0 and 1, ...
+    definition, variances are free); sums of slopes are positive, unless slopes are fixed or have a
+    prior elsewhere than at 0; without a pattern, traits are uncorrelated and the first l items ask
+    only for trait 0, 0 and 1, ...
 
     Args:
         items: an item structure for all columns, or one for every column; see
@@ -364,15 +365,14 @@ class LatentTrait(AbstractTractableModel, AbstractContinuousModel):
 
     def reason(self) -> str:
         """How the traits are integrated out."""
-        how = "a grid of {} equally spaced nodes per trait"
-        if isinstance(self.rule, Adaptive):
-            how = "{} Gauss-Hermite nodes per trait around each person's mode"
-        points = given(self.rule).points
-        return (
-            f"the posterior of {self.n_traits} trait(s) is integrated on {how.format(points)}, so "
-            "log p(x) is an estimate and no bound; doubling the rule (model.refined()) tells its "
-            "error"
-        )
+        return trait_scale.sentence(self.n_traits, given(self.rule))
+
+    def oriented(self) -> Self:
+        """With traits pointing to where sums of slopes are positive."""
+        sign = layout.orientation(self.items)
+        items = tuple(layout.turned(item, sign) for item in self.items)
+        covariance = given(self.covariance) * sign * sign[:, None] + 0.0
+        return self._with(items, given(self.mean) * sign + 0.0, covariance)  # no minus zeros
 
     def _stacks(self) -> list[tuple[tuple[int, ...], Any]]:
         columns = self.columns or layout.given_columns(self.items)

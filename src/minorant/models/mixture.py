@@ -10,7 +10,7 @@ from incomplete data via the EM algorithm", section 4.3.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from typing import Self
 
 import equinox as eqx
 import jax
@@ -23,26 +23,16 @@ from minorant._types import Array, Key, PyTree, Rows
 from minorant.components.base import AbstractComponent, of
 from minorant.components.custom import as_component
 from minorant.components.priors import Dirichlet
-from minorant.models.base import Expectation
-from minorant.models.of_components import AbstractModelOfComponents
-from minorant.posteriors import Categorical
+from minorant.models.of_components import (
+    AbstractMixture,
+    MixtureStatistics,
+    Prepared,
+    log_sum,
+    where_allowed,
+)
 
 
-class Prepared(NamedTuple):
-    """Log weights and the components' own preparation."""
-
-    log_weights: Float[Array, " k"]
-    component: PyTree
-
-
-class MixtureStatistics(NamedTuple):
-    """Weighted responsibilities summed over rows, and the components' sums."""
-
-    count: Float[Array, " k"]
-    component: PyTree
-
-
-class Mixture(AbstractModelOfComponents):
+class Mixture(AbstractMixture):
     """k components over the same columns, one of which each row comes from.
 
     Args:
@@ -82,11 +72,7 @@ class Mixture(AbstractModelOfComponents):
     def log_joint_all(self, rows: Rows, prepared: Prepared) -> Float[Array, "k n"]:
         """``log w_k + log p(x | k)`` for every component; -inf where a known label forbids it."""
         scores = self.component.log_prob(rows, prepared.component) + prepared.log_weights[:, None]
-        if rows.labels is None:
-            return scores
-        components = jnp.arange(self.n_components)[:, None]
-        allowed = (rows.labels < 0) | (rows.labels == components)
-        return jnp.where(allowed, scores, -jnp.inf)
+        return where_allowed(scores, rows.labels)
 
     def log_joint(self, rows: Rows, latents: Int[Array, " n"]) -> Float[Array, " n"]:
         """``log w_z + log p(x | z)``."""
@@ -100,34 +86,9 @@ class Mixture(AbstractModelOfComponents):
         labels = jax.random.categorical(label_key, log_weights, shape=(n,))
         return labels, self.component.sample(row_key, labels)
 
-    def posterior(self, rows: Rows, prepared: Prepared) -> Categorical:
-        """Responsibilities, in logarithms."""
-        scores = self.log_joint_all(rows, prepared)
-        return Categorical(scores - _log_sum(scores)[1])
-
     def log_evidence(self, rows: Rows, prepared: Prepared) -> Float[Array, " n"]:
         """``log sum_k w_k p(x | k)``."""
-        return _log_sum(self.log_joint_all(rows, prepared))[1]
-
-    def statistics(
-        self, rows: Rows, posterior: Categorical, prepared: Prepared | None
-    ) -> MixtureStatistics:
-        """Weighted responsibilities and the components' sums under any q."""
-        return self._statistics(rows, posterior.probability * rows.weight, prepared)
-
-    def partition_statistics(
-        self, rows: Rows, probability: Float[Array, "k n"]
-    ) -> MixtureStatistics:
-        """The sums that a soft partition gives."""
-        return self._statistics(rows, probability * rows.weight, None)
-
-    def expectation(self, rows: Rows, prepared: Prepared) -> Expectation:
-        """Evidence and statistics under the exact posterior, exponentials taken once."""
-        scores = self.log_joint_all(rows, prepared)
-        unnormalised, log_evidence, total = _exponentials(scores)
-        responsibilities = unnormalised * (rows.weight / total)
-        bound = jnp.where(rows.weight > 0, rows.weight * log_evidence, 0.0).sum()
-        return Expectation(bound, self._statistics(rows, responsibilities, prepared))
+        return log_sum(self.log_joint_all(rows, prepared))
 
     def maximise(self, statistics: MixtureStatistics, fixed: PyTree | None = None) -> Self:
         """New weights and components."""
@@ -146,10 +107,6 @@ class Mixture(AbstractModelOfComponents):
         """With the components inside their floors."""
         return eqx.tree_at(lambda m: m.component, self, self.component.projected())
 
-    def shares_patterns(self) -> bool:
-        """As the components do."""
-        return self.component.shares_patterns()
-
     def occupancy(self) -> np.ndarray:
         """The weights."""
         return np.asarray(self.weights, dtype=float)
@@ -161,19 +118,6 @@ class Mixture(AbstractModelOfComponents):
             "equals log p(X)"
         )
 
-    def imputed(self, rows: Rows, prepared: Prepared) -> Float[Array, "n d"]:
-        """``E[x | x_observed]``: the row itself where observed."""
-        responsibilities = self.posterior(rows, prepared).probability
-        means = self.component.conditional_mean(rows, prepared.component)
-        return jnp.einsum("kn,knd->nd", responsibilities, means)
-
-    def _statistics(
-        self, rows: Rows, weighted: Float[Array, "k n"], prepared: Prepared | None
-    ) -> MixtureStatistics:
-        inner = None if prepared is None else prepared.component
-        component = self.component.statistics(rows, weighted, inner)
-        return MixtureStatistics(weighted.sum(1), component)
-
     def _weights(self, count: Float[Array, " k"], fixed: Array | None) -> Float[Array, " k"]:
         extra = 0.0 if self.prior is None else self.prior.concentration - 1.0
         weights = (count + extra) / (count + extra).sum()
@@ -184,19 +128,6 @@ class Mixture(AbstractModelOfComponents):
         room = 1.0 - jnp.where(held, self.weights, 0.0).sum()
         shared = free * (room / jnp.maximum(free.sum(), jnp.finfo(free.dtype).tiny))
         return jnp.where(held, self.weights, shared)
-
-
-def _exponentials(scores: Float[Array, "k n"]) -> tuple[Array, Array, Array]:
-    """``exp(s - max)``, ``log sum exp s`` and ``sum exp(s - max)`` over k."""
-    largest = jnp.max(scores, axis=0)
-    unnormalised = jnp.exp(scores - largest)
-    total = unnormalised.sum(0)
-    return unnormalised, jnp.log(total) + largest, total
-
-
-def _log_sum(scores: Float[Array, "k n"]) -> tuple[Array, Array]:
-    unnormalised, log_total, _ = _exponentials(scores)
-    return unnormalised, log_total
 
 
 def _is_none(node: object) -> bool:

@@ -112,6 +112,8 @@ def _step(covariance: Array, n_factors: int, low: Array, high: Array, walk: Walk
     longest = jnp.max(jnp.abs(downhill))
     downhill = downhill * jnp.minimum(1.0, _LONGEST / jnp.maximum(longest, 1e-30))
     promised = -0.5 * gradient @ downhill
+    eps = jnp.finfo(covariance.dtype).eps
+    slack = 4 * eps * (1 + jnp.abs(walk.value))
 
     def attempt(size: Array) -> tuple[Array, Array, Eigen]:
         point = jnp.clip(walk.point + size * downhill, low, high)
@@ -120,16 +122,22 @@ def _step(covariance: Array, n_factors: int, low: Array, high: Array, walk: Walk
 
     def too_long(tried: tuple[Array, tuple[Array, Array, Eigen]]) -> Array:
         size, (_, value, _) = tried
-        return ~(value <= walk.value) & (size > 0.5**_HALVINGS)
+        return ~(value <= walk.value + slack) & (size > 0.5**_HALVINGS)
 
     def halve(tried: tuple[Array, tuple[Array, Array, Eigen]]) -> tuple:
         return 0.5 * tried[0], attempt(0.5 * tried[0])
 
-    whole = jnp.ones((), covariance.dtype)
-    _, (point, value, eigen) = jax.lax.while_loop(too_long, halve, (whole, attempt(whole)))
-    eps = jnp.finfo(value.dtype).eps
-    better = value <= walk.value
-    over = ~better | (jnp.maximum(promised, walk.value - value) <= 4 * eps * (1 + jnp.abs(value)))
+    def search() -> tuple[Array, Array, Eigen]:
+        whole = jnp.ones((), covariance.dtype)
+        return jax.lax.while_loop(too_long, halve, (whole, attempt(whole)))[1]
+
+    def stay() -> tuple[Array, Array, Eigen]:
+        return walk.point, walk.value, walk.eigen
+
+    # Where so little is promised, the point is exact to rounding, though the value may not be.
+    point, value, eigen = jax.lax.cond(promised > eps**1.5 * slack, search, stay)
+    better = value <= walk.value + slack
+    over = ~better | (jnp.maximum(promised, walk.value - value) <= slack)
     left = jnp.where(over, 0, walk.steps_left - 1)
     moved = Walk(point, value, eigen, left)
     stayed = walk._replace(steps_left=left)

@@ -3,7 +3,8 @@ r"""A user's model: a prior, a likelihood given the latent, and the posterior ch
 .. math:: p(x) = \sum_z p(z)\, p(x \mid z) \quad\text{or}\quad \int p(z)\, p(x \mid z)\, dz
 
 A finite latent is summed out; a normal one of up to three dimensions is integrated out by adaptive
-Gauss-Hermite quadrature. Parameters are climbed by quasi-Newton steps on the evidence. Priors and
+Gauss-Hermite quadrature; of any other continuous one each row has its own full-rank Gaussian q, and
+the bound takes the place of the evidence. Parameters are climbed by quasi-Newton steps. Priors and
 likelihoods are distributions of ``numpyro.distributions``, or whatever has their methods.
 """
 
@@ -21,16 +22,18 @@ from jaxtyping import Bool, Float
 
 from minorant._types import Affine, Array, Key, Rows, Summary
 from minorant.components.base import reject_cells
-from minorant.models.base import AbstractExactModel
-from minorant.posteriors import Categorical
-from minorant.posteriors.quadrature import LARGEST, Adaptive, Integrated, Quadrature, integrate
-
-_POINTS = {1: 15, 2: 9, 3: 7}
-_NORMAL = ("Normal", "MultivariateNormal")
-_INSTALL = (
-    "minorant.Model takes distributions from numpyro.distributions, an optional extra: "
-    "pip install 'minorant[numpyro]'."
+from minorant.models._latents import (
+    INSTALL,
+    AbstractRoute,
+    Bounded,
+    IntegratedOut,
+    first_latent,
+    log_free_joint,
+    prior_of,
+    route_of,
 )
+from minorant.models.base import AbstractExactModel
+from minorant.posteriors import AbstractPosterior
 
 
 class Model(AbstractExactModel):
@@ -40,15 +43,18 @@ class Model(AbstractExactModel):
     :func:`minorant.positive`, :func:`minorant.unit_interval`, :func:`minorant.simplex` or
     :func:`minorant.constant`. Rows are independent; z and x are a row's.
 
-    ``prior()`` is a distribution of z: finite (``Categorical``, ``Bernoulli``: z a number), or
-    normal of 1 to 3 dimensions (``Normal``, ``Normal.to_event(1)``, ``MultivariateNormal``).
+    ``prior()`` is a distribution of z: finite (``Categorical``, ``Bernoulli``: z a number), normal
+    (``Normal``, ``Normal.to_event(1)``, ``MultivariateNormal``), or any continuous one, which is
+    bounded in free coordinates (logarithms of what is positive, and so on), as is a normal one of
+    more than 3 dimensions.
     ``likelihood(z)`` is a distribution over the d columns of a row; with ``.to_event(1)`` of
     independent columns, missing cells are left out. ``points=``, for every model, is the number of
-    quadrature nodes per dimension: 15, 9 or 7 unless given.
+    quadrature nodes per dimension: 15, 9 or 7 unless given. ``draws=`` asks for the bound, where
+    the latent is continuous, and says on how many draws it is averaged.
 
     Raises:
         TypeError: when ``prior`` or ``likelihood`` does not return a distribution, or the latent is
-            neither finite nor normal of at most three dimensions.
+            neither finite nor continuous.
 
     Example:
         >>> import jax.numpy as jnp, numpy as np, minorant
@@ -65,11 +71,12 @@ class Model(AbstractExactModel):
         >>> fit.outcome.ok
         True
 
-    Not for: more than three latent dimensions; sequences and groups (``HiddenMarkov``,
-    ``StateSpace``, ``MixedModel``).
+    Not for: sequences and groups (``HiddenMarkov``, ``StateSpace``, ``MixedModel``); latents of
+    hundreds of dimensions.
     """
 
     points: int | None = eqx.field(static=True, kw_only=True, default=None)
+    draws: int | None = eqx.field(static=True, kw_only=True, default=None)
 
     @abstractmethod
     def prior(self) -> Any:
@@ -79,13 +86,13 @@ class Model(AbstractExactModel):
     def likelihood(self, z: Any) -> Any:
         """The distribution of a row's d columns given its z."""
 
-    def rule(self) -> Adaptive:
-        """The quadrature of a normal latent."""
-        return Adaptive(self.points or _POINTS[_dimensions(self)])
+    def route(self) -> AbstractRoute:
+        """How the latent is done away with."""
+        return route_of(self, self.points, self.draws)
 
     def log_joint(self, rows: Rows, latents: Array) -> Float[Array, " n"]:
         """``log p(z) + log p(x | z)``."""
-        prior = _prior_of(self)
+        prior = prior_of(self)
         return jax.vmap(prior.log_prob)(latents) + self._log_likelihood(rows, latents)
 
     def _log_likelihood(self, rows: Rows, latents: Array) -> Float[Array, " n"]:
@@ -101,7 +108,7 @@ class Model(AbstractExactModel):
         """``n`` draws of z and x."""
         latent_key, row_key = jax.random.split(key)
         model = _on_device(self)
-        latents = _prior_of(model).sample(latent_key, (n,))
+        latents = prior_of(model).sample(latent_key, (n,))
         keys = jax.random.split(row_key, n)
         return latents, jax.vmap(lambda k, z: model.likelihood(z).sample(k))(keys, latents)
 
@@ -109,36 +116,18 @@ class Model(AbstractExactModel):
         """Nothing."""
         return
 
-    def posterior(self, rows: Rows, prepared: None) -> Categorical | Quadrature:
-        """``p(z | x)``: probabilities of a finite latent, masses on nodes of a normal one."""
+    def posterior(self, rows: Rows, prepared: None) -> AbstractPosterior:
+        """``p(z | x)``: probabilities of a finite latent, masses on nodes of a normal one.
+
+        Of any other, the best Gaussian of each row, in free coordinates.
+        """
         del prepared
-        if _is_finite(self):
-            scores = self._scores(rows)
-            return Categorical(scores - jax.nn.logsumexp(scores, axis=0))
-        return self._integrated(rows).posterior
+        return self.route().posterior(self, rows)
 
     def log_evidence(self, rows: Rows, prepared: None) -> Float[Array, " n"]:
-        """``log p(x)``."""
+        """``log p(x)``, or the bound that takes its place."""
         del prepared
-        if _is_finite(self):
-            return jax.nn.logsumexp(self._scores(rows), axis=0)
-        return self._integrated(rows).log_evidence
-
-    def _scores(self, rows: Rows) -> Float[Array, "k n"]:
-        """``log p(z) + log p(x | z)`` for every z."""
-        prior = _prior_of(self)
-        support = prior.enumerate_support(expand=False)
-        n = len(rows.weight)
-
-        def one(z: Array) -> Array:
-            return self._log_likelihood(rows, jnp.broadcast_to(z, (n,))) + prior.log_prob(z)
-
-        return jax.vmap(one)(support)
-
-    def _integrated(self, rows: Rows) -> Integrated:
-        mean = jnp.asarray(_prior_of(self).mean, rows.weight.dtype).reshape(-1)
-        start = jnp.broadcast_to(mean, (len(rows.weight), len(mean)))
-        return integrate(_log_joint, (self, rows), start, self.rule())
+        return self.route().log_evidence(self, rows)
 
     def log_prior(self) -> Float[Array, ""]:
         """None; override it for priors on parameters."""
@@ -165,7 +154,7 @@ class Model(AbstractExactModel):
 
     def check(self, values: Float[np.ndarray, "n d"], names: tuple[str, ...]) -> None:
         """Cells must be in the likelihood's support."""
-        given = self.likelihood(_first_latent(self))
+        given = self.likelihood(first_latent(self))
         cells = _cells(given)
         if cells is None or np.isnan(values).all():
             return
@@ -183,27 +172,32 @@ class Model(AbstractExactModel):
         del units
         return self
 
+    def is_exact(self) -> bool:
+        """Whether the latent is summed out."""
+        return self.route().is_exact()
+
+    def is_bounded(self) -> bool:
+        """Whether each row has a Gaussian q, and the evidence is its bound."""
+        return isinstance(self.route(), Bounded)
+
+    def log_free_joint(self, rows: Rows, free: Float[Array, "n l"]) -> Float[Array, " n"]:
+        """``log p(x, z)`` of latents in free coordinates, Jacobian included."""
+        return log_free_joint((self, rows), free)
+
     def refined(self) -> Self:
         """With the rule doubled: what changes is the error of the rule."""
-        if _is_finite(self):
+        route = self.route()
+        if not isinstance(route, IntegratedOut):
             return self
-        return dataclasses.replace(self, points=self.rule().refined().points)
+        return dataclasses.replace(self, points=route.rule.refined().points)
+
+    def bounded(self) -> Self:
+        """With a Gaussian q for each row, where the latent is continuous."""
+        return dataclasses.replace(self, draws=self.draws or 1)
 
     def reason(self) -> str:
-        """How the latent is summed or integrated out."""
-        if _is_finite(self):
-            return "the prior is finite, so the latent is summed out exactly"
-        points, l = self.rule().points, _dimensions(self)
-        return (
-            f"the prior is normal in {l} dimension(s), so the latent is integrated out by {points} "
-            "Gauss-Hermite nodes per dimension around each row's mode: log p(x) is an estimate and "
-            "no bound"
-        )
-
-
-def _log_joint(parameters: tuple[Model, Rows], latents: Array) -> Float[Array, " n"]:
-    model, rows = parameters
-    return model.log_joint(rows, latents if _latent_shape(model) else latents[:, 0])
+        """How the latent is summed, integrated out or bounded."""
+        return self.route().reason()
 
 
 def _on_device(model: Model) -> Model:
@@ -245,59 +239,11 @@ def _cells(given: Any) -> Any:
     return base
 
 
-def _prior_of(model: Model) -> Any:
-    prior = model.prior()
-    if not (hasattr(prior, "log_prob") and hasattr(prior, "event_shape")):
-        raise TypeError(
-            f"prior() must return a distribution; got {type(prior).__name__}. {_INSTALL}"
-        )
-    return prior
-
-
-def _latent_shape(model: Model) -> tuple[int, ...]:
-    prior = _prior_of(model)
-    return tuple(prior.batch_shape) + tuple(prior.event_shape)
-
-
-def _is_finite(model: Model) -> bool:
-    prior = _prior_of(model)
-    return bool(getattr(prior, "has_enumerate_support", False)) and _latent_shape(model) == ()
-
-
-def _dimensions(model: Model) -> int:
-    """How many dimensions a normal latent has.
-
-    Raises:
-        TypeError: when the prior is not normal, or has more than three dimensions.
-    """
-    prior = _prior_of(model)
-    core = prior.base_dist if type(prior).__name__ == "Independent" else prior
-    core = core.base_dist if type(core).__name__ == "ExpandedDistribution" else core
-    shape = _latent_shape(model)
-    l = shape[0] if shape else 1
-    if type(core).__name__ not in _NORMAL or tuple(prior.batch_shape) or not 1 <= l <= LARGEST:
-        raise TypeError(
-            f"prior() is {type(prior).__name__} with shape {shape}: a latent is summed out where "
-            "it is finite (Categorical, Bernoulli), and integrated out where it is normal with 1 "
-            "to 3 dimensions (.to_event(1)). Others need a variational posterior."
-        )
-    return l
-
-
-def _first_latent(model: Model) -> Any:
-    """One latent, to look at the likelihood with."""
-    prior = _prior_of(model)
-    if _is_finite(model):
-        return prior.enumerate_support(expand=False)[0]
-    _dimensions(model)
-    return prior.mean
-
-
 def _event_shape(model: Model) -> tuple[int, ...]:
-    given = model.likelihood(_first_latent(model))
+    given = model.likelihood(first_latent(model))
     if not (hasattr(given, "log_prob") and hasattr(given, "event_shape")):
         kind = type(given).__name__
-        raise TypeError(f"likelihood(z) must return a distribution; got {kind}. {_INSTALL}")
+        raise TypeError(f"likelihood(z) must return a distribution; got {kind}. {INSTALL}")
     return (
         tuple(given.event_shape) if not tuple(given.batch_shape) else tuple(given.batch_shape)[:0]
     )

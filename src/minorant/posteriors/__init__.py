@@ -7,6 +7,7 @@ _NAMES = {
     "Adaptive": "quadrature",
     "Categorical": "categorical",
     "ChainPosterior": "chain",
+    "Flow": "flow",
     "Gaussian": "gaussian",
     "GaussianChain": "kalman",
     "Grid": "quadrature",

@@ -12,22 +12,24 @@ multiplied out in the semiring of the question: (log-sum-exp, +) or (max, +).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from minorant._types import Array, Key
+from minorant.posteriors._moves import Moves, designs, logs_at
 
 Combine = Callable[[Array, int], Array]
+Row = tuple[Any, ...]  # scores, starts, design (or None); of one step or of all
 
 
 class LogChain(NamedTuple):
-    """Log probabilities, -inf where impossible."""
+    """Log probabilities, -inf where impossible; or :class:`Moves`, their design in lanes."""
 
     initial: Float[Array, " k"]
-    transition: Float[Array, "k k"]
+    transition: Float[Array, "k k"] | Moves
 
 
 class Scores(NamedTuple):
@@ -60,17 +62,17 @@ def log_filter(
 def _filtered(chain: LogChain, seen: Scores, operators: Array | None) -> tuple[Array, Array]:
     first = _normalised(_states_between(seen, operators, log_sum))
 
-    def body(state: Array, row: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+    def body(state: Array, row: Row) -> tuple[Array, tuple[Array, Array]]:
         state, scale = _filter_step(chain, row, state)
         return state, (state, scale)
 
-    _, (filtered, scale) = jax.lax.scan(body, first, _by_step(seen))
+    _, (filtered, scale) = jax.lax.scan(body, first, _by_step(chain, seen))
     return jnp.moveaxis(filtered, 0, 1), scale
 
 
-def _filter_step(chain: LogChain, row: tuple[Array, Array], state: Array) -> tuple[Array, Array]:
-    scores, start = row
-    predicted = _entered(chain, start, _moved(chain.transition, state, log_sum))
+def _filter_step(chain: LogChain, row: Row, state: Array) -> tuple[Array, Array]:
+    scores, start, design = row
+    predicted = _entered(chain, start, _moved(logs_at(chain.transition, design), state, log_sum))
     joint = predicted + scores
     scale = log_sum(joint, 0)
     possible = jnp.isfinite(scale)
@@ -80,6 +82,7 @@ def _filter_step(chain: LogChain, row: tuple[Array, Array], state: Array) -> tup
 class LogSmoothed(NamedTuple):
     """See :class:`minorant.posteriors._chain_products.Smoothed`."""
 
+    log_filtered: Float[Array, "k steps lanes"]
     log_probability: Float[Array, "k steps lanes"]
     log_scale: Float[Array, "steps lanes"]
     first: Float[Array, " k"]
@@ -92,24 +95,26 @@ def log_smooth(
     """Filter and smooth with logarithms."""
     operators = _operators(chain, seen, log_sum) if joined else None
     filtered, log_scale = _filtered(chain, seen, operators)
-    before, last = _before(filtered), _messages_between(seen, operators)
+    last = _messages_between(seen, operators)
 
-    def body(message: Array, row: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array, Array]]:
-        scores, start, weight, state, previous = row
+    def body(message: Array, row: Row) -> tuple[Array, tuple[Array, Array, Array]]:
+        (scores, start, design), weight, state, previous = row
         log_probability = _normalised(state + message)
         ahead = _finite_rows(scores) + message
-        pair = previous[:, None] + chain.transition[:, :, None] + ahead
+        moves = logs_at(chain.transition, design)
+        pair = previous[:, None] + moves + ahead
         pair = jnp.exp(_normalised(pair.reshape(-1, len(start)))).reshape(pair.shape)
         pairs = (jnp.where(start, 0.0, weight) * pair).sum(2)
         first = (jnp.where(start, weight, 0.0) * jnp.exp(log_probability)).sum(1)
-        pulled = _pulled(chain.transition, ahead)
+        pulled = _pulled(moves, ahead)
         message = jnp.where(start, 0.0, pulled - jnp.max(pulled, axis=0))
         return message, (log_probability, first, pairs)
 
-    by_step = (jnp.moveaxis(filtered, 1, 0), jnp.moveaxis(before, 1, 0))
-    rows = (*_by_step(seen), weight, *by_step)
+    by_step = (jnp.moveaxis(filtered, 1, 0), jnp.moveaxis(before(filtered), 1, 0))
+    rows = (_by_step(chain, seen), weight, *by_step)
     _, (log_probability, first, pairs) = jax.lax.scan(body, last, rows, reverse=True)
-    return LogSmoothed(jnp.moveaxis(log_probability, 0, 1), log_scale, first.sum(0), pairs.sum(0))
+    log_probability = jnp.moveaxis(log_probability, 0, 1)
+    return LogSmoothed(filtered, log_probability, log_scale, first.sum(0), pairs.sum(0))
 
 
 def most_probable(chain: LogChain, seen: Scores, joined: bool) -> Int[Array, "steps lanes"]:
@@ -117,14 +122,14 @@ def most_probable(chain: LogChain, seen: Scores, joined: bool) -> Int[Array, "st
     operators = _operators(chain, seen, jnp.max) if joined else None
     first = _states_between(seen, operators, jnp.max)
 
-    def body(state: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
-        scores, start = row
-        ways = state[:, None] + chain.transition[:, :, None]
+    def body(state: Array, row: Row) -> tuple[Array, Array]:
+        scores, start, design = row
+        ways = state[:, None] + logs_at(chain.transition, design)
         ways = jnp.where(start, state[:, None], ways)
         entered = _entered(chain, start, jnp.max(ways, axis=0)) + _finite_rows(scores)
         return _scaled(entered), jnp.argmax(ways, axis=0).astype(_index(len(state)))
 
-    last, pointers = jax.lax.scan(body, first, _by_step(seen))
+    last, pointers = jax.lax.scan(body, first, _by_step(chain, seen))
     return _traced(pointers, jnp.argmax(last, axis=0), joined)
 
 
@@ -140,15 +145,16 @@ def drawn(
     key, last_key = jax.random.split(key)
     uniform = jax.random.uniform(key, (steps, lanes), filtered.dtype)
 
-    def body(row: tuple[Array, Array, Array]) -> Array:
-        previous, start, uniform = row
-        ways = jnp.where(start, 0.0, chain.transition[:, :, None]) + previous[:, None]
+    def body(row: tuple[Array, Array, Array, Array | None]) -> Array:
+        previous, start, uniform, design = row
+        ways = jnp.where(start, 0.0, logs_at(chain.transition, design)) + previous[:, None]
         reached = jnp.cumsum(jnp.exp(ways - log_sum(ways, 0)), axis=0)
         below = (reached < uniform * reached[-1]).sum(0)
         return jnp.minimum(below, k - 1).astype(_index(k))
 
-    before = jnp.moveaxis(_before(filtered), 1, 0)
-    pointers = jax.lax.map(body, (before, seen.start, uniform))
+    previous = jnp.moveaxis(before(filtered), 1, 0)
+    rows = (previous, seen.start, uniform, designs(chain.transition))
+    pointers = jax.lax.map(body, rows)
     return _traced(pointers, jax.random.categorical(last_key, filtered[:, -1], axis=0), joined)
 
 
@@ -184,7 +190,7 @@ def _index(k: int) -> type:
     return jnp.uint8 if k <= 256 else jnp.int32
 
 
-def _before(filtered: Float[Array, "k steps lanes"]) -> Float[Array, "k steps lanes"]:
+def before(filtered: Float[Array, "k steps lanes"]) -> Float[Array, "k steps lanes"]:
     """The filtered state of the row before each row; of no meaning before the first."""
     first = jnp.roll(filtered[:, -1:], 1, axis=2)
     return jnp.concatenate([first, filtered[:, :-1]], axis=1)
@@ -218,9 +224,9 @@ def _operators(chain: LogChain, seen: Scores, combine: Combine) -> Float[Array, 
     """``[lane, j, i]``: to state j at the lane's end from state i before it."""
     k, _, lanes = seen.scores.shape
 
-    def body(product: Array, row: tuple[Array, Array]) -> tuple[Array, None]:
-        scores, start = row
-        ways = chain.transition[:, :, None, None] + product[:, None]
+    def body(product: Array, row: Row) -> tuple[Array, None]:
+        scores, start, design = row
+        ways = logs_at(chain.transition, design)[:, :, None] + product[:, None]
         moved = combine(ways, 0)
         restarted = chain.initial[:, None, None] + combine(product, 0)
         moved = jnp.where(start, restarted, moved) + _finite_rows(scores)[:, None]
@@ -229,23 +235,23 @@ def _operators(chain: LogChain, seen: Scores, combine: Combine) -> Float[Array, 
 
     eye = jnp.where(jnp.eye(k, dtype=bool), 0.0, -jnp.inf)[:, :, None].astype(seen.scores.dtype)
     whole = jnp.broadcast_to(eye, (k, k, lanes))
-    return jnp.moveaxis(jax.lax.scan(body, whole, _by_step(seen))[0], 2, 0)
+    return jnp.moveaxis(jax.lax.scan(body, whole, _by_step(chain, seen))[0], 2, 0)
 
 
 def _moved(transition: Array, state: Array, combine: Combine) -> Array:
-    return combine(transition[:, :, None] + state[:, None], 0)
+    return combine(transition + state[:, None], 0)
 
 
 def _pulled(transition: Array, message: Array) -> Array:
-    return log_sum(transition[:, :, None] + message[None], 1)
+    return log_sum(transition + message[None], 1)
 
 
 def _entered(chain: LogChain, start: Array, moved: Array) -> Array:
     return jnp.where(start, chain.initial[:, None], moved)
 
 
-def _by_step(seen: Scores) -> tuple[Array, Array]:
-    return jnp.moveaxis(seen.scores, 1, 0), seen.start
+def _by_step(chain: LogChain, seen: Scores) -> Row:
+    return jnp.moveaxis(seen.scores, 1, 0), seen.start, designs(chain.transition)
 
 
 def _finite_rows(scores: Float[Array, "k lanes"]) -> Float[Array, "k lanes"]:

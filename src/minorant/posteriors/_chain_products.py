@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from minorant._types import Array
+from minorant.posteriors._moves import Moves, at_step
 
 _WARM_UP = 64
 _CLOSE = 256  # in units of the type's epsilon, relative
@@ -37,10 +38,13 @@ _FEW_STATES = 16  # up to which written-out sums are at least as fast as a matri
 
 
 class Chain(NamedTuple):
-    """Probabilities of the first state and of the next one (columns) given this one (rows)."""
+    """Probabilities of the first state and of the next one (columns) given this one (rows).
+
+    Where the transition differs from row to row it is :class:`Moves`, its design in lanes.
+    """
 
     initial: Float[Array, " k"]
-    transition: Float[Array, "k k"]
+    transition: Float[Array, "k k"] | Moves
 
 
 class Evidence(NamedTuple):
@@ -55,15 +59,16 @@ class Smoothed(NamedTuple):
     """The posterior of all states, in lanes.
 
     Attributes:
-        filtered: ``p(z_t | x_1 .. x_t)``.
+        filtered: ``p(z_t | x_1 .. x_t)``, (k, steps, lanes).
         probability: ``p(z_t | x)``.
         scale: ``p(x_t | x_1 .. x_t-1)`` over the largest likelihood of the row.
         first: weighted sum of ``p(z_t | x)`` over the rows that start a group.
-        pairs: weighted sum of ``p(z_t-1 = i, z_t = j | x)`` over pairs of rows in one group.
+        pairs: weighted sum of ``p(z_t-1 = i, z_t = j | x)`` over pairs of rows in one group; zeros
+            where the transition differs from row to row.
         least: the least mass of a row, by which underflow is told.
     """
 
-    filtered: Float[Array, "k steps lanes"]
+    filtered: Any
     probability: Float[Array, "k steps lanes"]
     scale: Float[Array, "steps lanes"]
     first: Float[Array, " k"]
@@ -171,7 +176,7 @@ def _filter_over(chain: Chain, seen: Evidence, state: Array, begin: int) -> Arra
 
 
 def _filter_step(chain: Chain, seen: Evidence, step: Array, state: Array) -> tuple[Array, Array]:
-    moved = pushed(chain.transition, state)
+    moved = pushed(at_step(chain.transition, step), state)
     moved = jnp.where(_row(seen.start, step), chain.initial[:, None], moved)
     joint = moved * _column(seen.likelihood, step)
     total = joint.sum(0)
@@ -225,6 +230,13 @@ def _smoother(
 ) -> tuple[Smoothed, Array]:
     """The smoother from ``last``, written over ``into``, and the message out of the first row."""
     k, steps, lanes = seen.likelihood.shape
+    transition = chain.transition
+
+    def added(back: _Back, state: Array, weight: Array, mass: Array) -> Array:
+        if isinstance(transition, Moves):
+            return back.pairs
+        carried = jnp.where(back.starts, 0.0, weight / _divisor(mass))
+        return back.pairs + _dot(state * carried, back.ahead, ((1,), (1,)))
 
     def body(turn: Array, carry: tuple[_Back, Array]) -> tuple[_Back, Array]:
         back, smoothed = carry
@@ -235,8 +247,7 @@ def _smoother(
         joint = joint / _divisor(mass)
         smoothed = jax.lax.dynamic_update_index_in_dim(smoothed, joint, step, 1)
         first = back.first + jnp.where(_row(seen.start, step), weight * joint, 0.0)
-        carried = jnp.where(back.starts, 0.0, weight / _divisor(mass))
-        pairs = back.pairs + _dot(state * carried, back.ahead, ((1,), (1,)))
+        pairs = added(back, state, weight, mass)
         scale = _row(forward.scale, step)
         least = jnp.minimum(back.least, jnp.where(weight > 0, mass * scale, 1.0))
         return _message_step(
@@ -248,9 +259,9 @@ def _smoother(
     back = _Back(last, zero, jnp.zeros(lanes, bool), zero, pairs, jnp.ones(lanes, zero.dtype))
     back, smoothed = jax.lax.fori_loop(0, steps, body, (back, into.probability))
     mass = (forward.first * back.message).sum(0)
-    carried = jnp.where(back.starts, 0.0, seen.weight[0] / _divisor(mass))
-    pairs = back.pairs + _dot(forward.first * carried, back.ahead, ((1,), (1,)))
-    first, pairs, least = back.first.sum(1), pairs * chain.transition, back.least.min()
+    pairs = added(back, forward.first, seen.weight[0], mass)
+    pairs = pairs if isinstance(transition, Moves) else pairs * transition
+    first, least = back.first.sum(1), back.least.min()
     found = Smoothed(forward.filtered, smoothed, forward.scale, first, pairs, least)
     return found, back.message
 
@@ -273,7 +284,7 @@ def _message_step(chain: Chain, seen: Evidence, step: Array, back: _Back) -> _Ba
     ahead = _column(seen.likelihood, step) * back.message
     ahead = ahead / _divisor(ahead.sum(0))
     starts = _row(seen.start, step)
-    message = jnp.where(starts, 1.0, pulled(chain.transition, ahead))
+    message = jnp.where(starts, 1.0, pulled(at_step(chain.transition, step), ahead))
     return back._replace(message=message, ahead=ahead, starts=starts)
 
 
@@ -314,7 +325,7 @@ def _operators(chain: Chain, seen: Evidence, needed: Array) -> Float[Array, "lan
 
     def body(step: Array, product: Array) -> Array:
         """``product[j, i]``: to state j from state i before the lane."""
-        moved = pushed(chain.transition, product.reshape(k, -1)).reshape(product.shape)
+        moved = _pushed_each(at_step(chain.transition, step), product)
         restarted = chain.initial[:, None, None] * product.sum(0)
         moved = jnp.where(_row(seen.start, step), restarted, moved)
         moved = moved * _column(seen.likelihood, step)[:, None]
@@ -325,19 +336,27 @@ def _operators(chain: Chain, seen: Evidence, needed: Array) -> Float[Array, "lan
     return jnp.transpose(product, (2, 1, 0))
 
 
+def _pushed_each(transition: Array, product: Float[Array, "k k lanes"]) -> Array:
+    """Every column of a product pushed."""
+    if transition.ndim == 3:
+        return jax.vmap(pushed, (None, 1), 1)(transition, product)
+    return pushed(transition, product.reshape(len(product), -1)).reshape(product.shape)
+
+
 def pushed(transition: Array, state: Float[Array, "k lanes"]) -> Float[Array, "k lanes"]:
-    """``sum_i A_ij a_i``."""
-    if len(transition) > _FEW_STATES:
+    """``sum_i A_ij a_i``, A the same in all lanes or (k, k, lanes)."""
+    if transition.ndim == 2 and len(transition) > _FEW_STATES:
         return _dot(transition, state, ((0,), (0,)))
-    moved = transition[0][:, None] * state[0]
+    rows = transition if transition.ndim == 3 else transition[:, :, None]
+    moved = rows[0] * state[0]
     for i in range(1, len(transition)):
-        moved = moved + transition[i][:, None] * state[i]
+        moved = moved + rows[i] * state[i]
     return moved
 
 
 def pulled(transition: Array, message: Float[Array, "k lanes"]) -> Float[Array, "k lanes"]:
     """``sum_j A_ij u_j``."""
-    return pushed(transition.T, message)
+    return pushed(jnp.swapaxes(transition, 0, 1), message)
 
 
 def _dot(a: Array, b: Array, contracted: tuple[tuple[int], tuple[int]]) -> Array:

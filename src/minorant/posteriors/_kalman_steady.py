@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from minorant._types import Array, PyTree
+from minorant._types import Array
 from minorant.posteriors._kalman_filter import Chain, Observed, Roots, nowhere
+from minorant.posteriors._kalman_lanes import cut, fits, one_of, parts_of, smoothed_in_lanes
 from minorant.posteriors.kalman import (
     Collect,
     Covariances,
@@ -28,14 +29,18 @@ from minorant.posteriors.kalman import (
     Sums,
     added,
     backward,
+    close_information,
     forward,
     information_step,
+    near,
+    no_sums,
     nothing,
 )
 
 CHUNK = 64
 _SETTLED, _AT_LIMIT = 64, 512  # multiples of the float type's epsilon
 _DOUBLINGS = 40
+_MOSTLY = 0.5  # of the chunks; above, lanes take less time
 
 
 class Limit(NamedTuple):
@@ -60,9 +65,27 @@ class Limit(NamedTuple):
 def smoothed_long(
     chain: Chain, observed: Observed, collect: Collect = nothing, record: bool = False
 ) -> Smoothed:
+    """As :func:`minorant.posteriors.kalman.smoothed`, for sequences of many rows.
+
+    Where most chunks miss a cell the gains never settle: then in lanes (:mod:`._kalman_lanes`).
+    """
+    lanes_fit = fits(len(observed.start), len(chain.mean)) and chain.noise.dtype == jnp.float64
+    if observed.complete is None or not lanes_fit:
+        return smoothed_steady(chain, observed, collect, record)
+    whole = cut(observed, CHUNK).complete
+    broken = jnp.mean(~jnp.asarray(whole).all(1)) > _MOSTLY
+    found, sound = smoothed_in_lanes(chain, observed, broken, collect, record)
+    return jax.lax.cond(
+        sound, lambda: found, lambda: smoothed_steady(chain, observed, collect, record)
+    )
+
+
+def smoothed_steady(
+    chain: Chain, observed: Observed, collect: Collect = nothing, record: bool = False
+) -> Smoothed:
     """As :func:`minorant.posteriors.kalman.smoothed`, fast where the gains settle."""
     roots, n = Roots.of(chain), len(observed.start)
-    chunks = _chunks(observed)
+    chunks = cut(observed, CHUNK)
     limit = _limit(roots, observed.factor(None), len(chunks.start))
     clean = ~chunks.start.any(1) & limit.exists
     if chunks.complete is not None:
@@ -74,27 +97,6 @@ def smoothed_long(
     )
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], (means, terms, rows))
     return Smoothed(flat[0], flat[1], None if record else sums, flat[2] if record else None)
-
-
-def _chunks(observed: Observed) -> Observed:
-    """The rows with a leading axis of chunks; the padding is rows that start groups, weight 0."""
-    n = len(observed.start)
-    more = -n % CHUNK
-
-    def cut(leaf: Array, fill: Any = None) -> Array:
-        widths = [(0, more), *((0, 0),) * (leaf.ndim - 1)]
-        how = {"mode": "edge"} if fill is None else {"constant_values": fill}
-        return jnp.pad(leaf, widths, **how).reshape(-1, CHUNK, *leaf.shape[1:])
-
-    offset = observed.offset
-    return observed._replace(
-        start=cut(observed.start, True),
-        weight=cut(observed.weight, 0),
-        offset=offset if offset.ndim == 1 else cut(offset, 0),
-        value=cut(observed.value, 0),
-        pattern=jax.tree.map(cut, observed.pattern),
-        complete=None if observed.complete is None else cut(observed.complete, False),
-    )
 
 
 def _limit(roots: Roots, factor: Array, n_chunks: int) -> Limit:
@@ -109,7 +111,7 @@ def _limit(roots: Roots, factor: Array, n_chunks: int) -> Limit:
             return step(matrix, factor, inside, nothing_said)[0], None
 
         moved = jax.lax.scan(once, state[0], None, length=CHUNK)[0]
-        return moved, state[1] + 1, _close(roots, moved, state[0], _SETTLED * eps)
+        return moved, state[1] + 1, close_information(roots, moved, state[0], _SETTLED * eps)
 
     def going(state: tuple[Array, Array, Array]) -> Array:
         return ~state[2] & (state[1] < n_chunks)
@@ -163,38 +165,6 @@ def _powers(matrix: Array) -> Float[Array, "c1 l l"]:
     return jnp.concatenate([eye[None], rest])
 
 
-def _close(roots: Roots, one: Array, other: Array, relative: Any) -> Array:
-    """Whether two information matrices, or their triangular roots, agree entry by entry."""
-    if roots.is_array:
-        size = jnp.sqrt((other * other).sum(0))
-        return (jnp.abs(one - other) <= relative * size).all()
-    return _near(one, other, relative)
-
-
-def _near(one: Array, other: Array, relative: Any) -> Array:
-    """In units of the second's diagonal."""
-    scale = jnp.sqrt(jnp.abs(jnp.diagonal(other)))
-    return (jnp.abs(one - other) <= relative * scale[:, None] * scale).all()
-
-
-def _one_chunk(chunks: Observed, parts: tuple[Array, ...]) -> Observed:
-    start, weight, value, pattern, offset = parts
-    constant = chunks.offset.ndim == 1
-    return chunks._replace(
-        start=start,
-        weight=weight,
-        value=value,
-        pattern=pattern,
-        offset=chunks.offset if constant else offset,
-    )
-
-
-def _parts(chunks: Observed) -> tuple[Any, ...]:
-    """What a loop over chunks is handed of each."""
-    offset = None if chunks.offset.ndim == 1 else chunks.offset
-    return chunks.start, chunks.weight, chunks.value, chunks.pattern, offset
-
-
 def _backward_chunks(
     roots: Roots, chunks: Observed, clean: Array, limit: Limit
 ) -> tuple[tuple[Array, Array], Array]:
@@ -204,18 +174,18 @@ def _backward_chunks(
 
     def turn(carry: tuple[Array, Array], row: Any) -> tuple[tuple[Array, Array], Any]:
         parts, is_clean, gained = row
-        near = is_clean & _close(roots, carry[0], limit.information, _AT_LIMIT * eps)
+        near = is_clean & close_information(roots, carry[0], limit.information, _AT_LIMIT * eps)
 
         def skip() -> tuple[Array, Array]:
             return limit.information, gained + limit.backward_powers[-1] @ carry[1]
 
         def full() -> tuple[Array, Array]:
-            return backward(roots, _one_chunk(chunks, parts), carry)[0]
+            return backward(roots, one_of(chunks, parts), carry)[0]
 
         return jax.lax.cond(near, skip, full), (carry, near)
 
     vector, matrix = nowhere(roots.chain)
-    rows = (_parts(chunks), clean, response)
+    rows = (parts_of(chunks), clean, response)
     _, (entering, near) = jax.lax.scan(turn, (matrix, vector), rows, reverse=True)
     return entering, near
 
@@ -273,8 +243,8 @@ def _forward_chunks(
     def turn(carry: tuple[Any, Sums], row: Any) -> tuple[Any, Any]:
         (mean, spread), total = carry
         parts, at_limit, future, alone = row
-        near = at_limit & _near(spread, limit.kept.covariance, _AT_LIMIT * eps)
-        part = _one_chunk(chunks, parts)
+        settled_here = at_limit & near(spread, limit.kept.covariance, _AT_LIMIT * eps)
+        part = one_of(chunks, parts)
 
         def skip() -> Any:
             end = alone[-1] + limit.forward_powers[-1] @ mean
@@ -291,12 +261,12 @@ def _forward_chunks(
             more = added(part, kept, before, collect)
             return (end, jax.tree.map(jnp.add, total, more)), (rows, terms, None)
 
-        after, per_row = jax.lax.cond(near, skip, full)
-        return after, (near, mean, *per_row)
+        after, per_row = jax.lax.cond(settled_here, skip, full)
+        return after, (settled_here, mean, *per_row)
 
     rest = jnp.zeros_like(own[0])
-    rows = (_parts(chunks), settled, entering, own)
-    begin = (nowhere(roots.chain), _no_sums(roots, chunks, collect))
+    rows = (parts_of(chunks), settled, entering, own)
+    begin = (nowhere(roots.chain), no_sums(roots, chunks.pattern, collect, CHUNK))
     (_, sums), (skipped, entered, means, terms, kept) = jax.lax.scan(turn, begin, rows)
     powers = jnp.swapaxes(limit.forward_powers, 1, 2)
     before = jnp.einsum("kl,clm->kcm", entered, powers[:-1])
@@ -306,17 +276,6 @@ def _forward_chunks(
     means = jnp.where(skipped[:, None, None], at_limit, means)
     terms = jnp.where(skipped[:, None], -limit.half_log_det - 0.5 * (noise * noise).sum(-1), terms)
     return means, terms, _with_skipped(sums, limit), kept
-
-
-def _no_sums(roots: Roots, chunks: Observed, collect: Collect) -> Sums:
-    zero = jnp.zeros_like(roots.noise)
-
-    def one() -> PyTree:
-        pattern = jax.tree.map(lambda leaf: leaf[0], chunks.pattern)
-        return collect(pattern, chunks.weight[0], jnp.zeros((CHUNK, *zero.shape), zero.dtype))
-
-    extra = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one))
-    return Sums(zero, zero, zero, zero, zero, extra, zero, jnp.zeros((), zero.dtype))
 
 
 def _repeated(limit: Limit) -> Covariances:

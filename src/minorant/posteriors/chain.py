@@ -22,6 +22,7 @@ from minorant.posteriors import _chain_logs as logs
 from minorant.posteriors import _lanes
 from minorant.posteriors._chain_products import Chain, Evidence, Smoothed, smooth
 from minorant.posteriors._lanes import Cut
+from minorant.posteriors._moves import Moves
 from minorant.posteriors.base import AbstractPosterior
 from minorant.posteriors.categorical import Categorical
 
@@ -32,9 +33,10 @@ class ChainPosterior(AbstractPosterior):
     Attributes:
         log_probability: (k, n) ``log q(z_t)``, each row's marginal.
         first: (k,) weighted sum of ``q(z_t)`` over the rows that start a group.
-        pairs: (k, k) weighted sum of ``q(z_t-1 = i, z_t = j)`` over neighbours in a group.
+        pairs: (k, k) weighted sum of ``q(z_t-1 = i, z_t = j)`` over neighbours in a group; zeros
+            where the transition differs from row to row.
         log_initial: (k,) of the prior.
-        log_transition: (k, k) of the prior.
+        log_transition: (k, k) of the prior; or the :class:`Moves` into the rows.
         scores: (k, n) ``log p(x_t | k)``.
         groups: which rows are one sequence; None: all of them.
     """
@@ -43,7 +45,7 @@ class ChainPosterior(AbstractPosterior):
     first: Float[Array, " k"]
     pairs: Float[Array, "k k"]
     log_initial: Float[Array, " k"]
-    log_transition: Float[Array, "k k"]
+    log_transition: Float[Array, "k k"] | Moves
     scores: Float[Array, "k n"]
     groups: Groups | None
 
@@ -83,32 +85,39 @@ class ChainPosterior(AbstractPosterior):
         ahead = jnp.concatenate([latents[1:], latents[:1]])
         starts = _starts(self.groups, len(latents))
         last = jnp.concatenate([starts[1:], jnp.ones(1, bool)])
-        ways = filtered + jnp.where(last, 0.0, jnp.asarray(self.log_transition)[:, ahead])
+        ways = filtered + jnp.where(last, 0.0, self._moves_to(ahead))
         chosen = jnp.take_along_axis(ways, latents[None], axis=0)[0]
         return chosen - logs.log_sum(ways, 0)
+
+    def _moves_to(self, ahead: Int[Array, " n"]) -> Float[Array, "k n"]:
+        """The log probabilities of the moves from each row to a state of the next."""
+        if not isinstance(self.log_transition, Moves):
+            return jnp.asarray(self.log_transition)[:, ahead]
+        moves = self.log_transition.logs(jnp.roll(self.log_transition.design, -1, axis=1))
+        return jnp.take_along_axis(moves, ahead[None, None], axis=1)[:, 0]
 
     def _lanes(self) -> tuple[Cut, logs.LogChain, logs.Scores]:
         plan = _lanes.cut(self.scores.shape[1], self.groups)
         start = _lanes.starts(self.groups, plan)
-        chain = logs.LogChain(self.log_initial, self.log_transition)
+        chain = logs.LogChain(self.log_initial, _moved(self.log_transition, plan))
         return plan, chain, logs.Scores(to_lanes(self.scores, plan), start)
 
 
 def chain_posterior(
     initial: Float[Array, " k"],
-    transition: Float[Array, "k k"],
+    transition: Float[Array, "k k"] | Moves,
     scores: Float[Array, "k n"],
     weight: Float[Array, " n"],
     groups: Groups | None,
 ) -> ChainPosterior:
-    """The exact posterior of the states, rows in their own order."""
+    """The exact posterior of the states, rows and their design in their own order."""
     plan = _lanes.cut(scores.shape[1], groups)
     start, in_lanes = _lanes.starts(groups, plan), to_lanes(scores, plan)
     weights = _lanes.to_lanes(weight, plan).reshape(plan.steps, plan.lanes)
-    chain = Chain(initial, transition)
+    chain = Chain(initial, _moved(transition, plan))
     found = smoothed(chain, lambda: in_lanes, start, weights, plan)[0]
     log_probability = _lanes.from_lanes(log_or_never(found.probability), plan)
-    sums = (found.first, found.pairs, log_or_never(initial), log_or_never(transition))
+    sums = (found.first, found.pairs, log_or_never(initial), _logs_of(transition))
     return ChainPosterior(log_probability, *sums, scores, groups)
 
 
@@ -121,6 +130,8 @@ def smoothed(
     relative: Callable[[], tuple[Array, Array]] | None = None,
 ) -> tuple[Smoothed, Float[Array, "steps lanes"]]:
     """Marginals and pair sums in lanes, and ``log p(x_t | x_1 .. x_t-1)``.
+
+    What was filtered comes as logarithms, and only where pair sums are still to be made from it.
 
     Args:
         chain: initial and transition probabilities.
@@ -135,6 +146,7 @@ def smoothed(
     found = smooth(chain, Evidence(likelihood, start, weight), plan.joined)
     log_scale = log_or_never(found.scale) + shift
     sound = found.least > jnp.sqrt(jnp.finfo(shift.dtype).tiny)
+    found = found._replace(filtered=log_or_never(found.filtered) if _differs(chain) else ())
 
     def again(_: Any) -> tuple[Array, Smoothed, Array]:
         return jnp.ones((), bool), *_with_logs(chain, scored(), start, weight, plan)
@@ -147,13 +159,50 @@ def smoothed(
 def _with_logs(
     chain: Chain, scores: Array, start: Array, weight: Array, plan: Cut
 ) -> tuple[Smoothed, Array]:
-    in_logs = logs.LogChain(log_or_never(chain.initial), log_or_never(chain.transition))
+    in_logs = logs.LogChain(log_or_never(chain.initial), _logs_of(chain.transition))
     found = logs.log_smooth(in_logs, logs.Scores(scores, start), weight, plan.joined)
     probability, scale = jnp.exp(found.log_probability), jnp.exp(found.log_scale)
+    filtered = found.log_filtered if _differs(chain) else ()
+    pairs = jnp.zeros_like(found.pairs) if _differs(chain) else found.pairs
     least = jnp.ones((), scale.dtype)
-    return Smoothed(
-        probability, probability, scale, found.first, found.pairs, least
-    ), found.log_scale
+    return Smoothed(filtered, probability, scale, found.first, pairs, least), found.log_scale
+
+
+def _differs(chain: Chain) -> bool:
+    """Whether the transition differs from row to row."""
+    return isinstance(chain.transition, Moves)
+
+
+def _logs_of(transition: Array | Moves) -> Any:
+    return transition if isinstance(transition, Moves) else log_or_never(transition)
+
+
+def by_lanes(transition: Array | Moves, plan: Cut) -> Any:
+    """Moves into rows that are in lanes already, their axis split; a constant as it is."""
+    if not isinstance(transition, Moves):
+        return transition
+    return transition.over(transition.design.reshape(-1, plan.steps, plan.lanes))
+
+
+def log_moves(
+    transition: Array | Moves, before: Int[Array, " n"], latents: Int[Array, " n"]
+) -> Float[Array, " n"]:
+    """``log p(z_t | z_t-1)`` of given states, whether or not a row starts a group."""
+    if not isinstance(transition, Moves):
+        return log_or_never(transition)[before, latents]
+    return transition.logs(transition.design)[before, latents, jnp.arange(len(latents))]
+
+
+def one_move(transition: Array | Moves, design: Any) -> Float[Array, "k k"]:
+    """``log A`` into one row; a constant transition comes as logarithms."""
+    return transition.logs(design) if isinstance(transition, Moves) else transition
+
+
+def _moved(transition: Array | Moves, plan: Cut) -> Any:
+    """What moves into rows, in lanes; a constant transition as it is."""
+    if not isinstance(transition, Moves):
+        return transition
+    return transition.over(to_lanes(transition.design, plan))
 
 
 def relative_likelihood(scores: Float[Array, "k *rest"]) -> tuple[Array, Array]:
@@ -167,7 +216,7 @@ def relative_likelihood(scores: Float[Array, "k *rest"]) -> tuple[Array, Array]:
 def log_evidence(
     plan: Cut,
     initial: Float[Array, " k"],
-    transition: Float[Array, "k k"],
+    transition: Float[Array, "k k"] | Moves,
     scores: Float[Array, "k steps lanes"],
     start: Bool[Array, "steps lanes"],
     weight: Float[Array, "steps lanes"],
@@ -183,8 +232,8 @@ def log_evidence(
 def _log_evidence_jvp(plan: Cut, primals: Any, tangents: Any) -> tuple[Array, Array]:
     points, start = primals[:3], primals[3]
 
-    def slow(initial: Array, transition: Array, scores: Array) -> Array:
-        chain = logs.LogChain(log_or_never(initial), log_or_never(transition))
+    def slow(initial: Array, transition: Any, scores: Array) -> Array:
+        chain = logs.LogChain(log_or_never(initial), _logs_of(transition))
         return logs.log_filter(chain, logs.Scores(scores, start), plan.joined)[1]
 
     return log_evidence(plan, *primals), jax.jvp(slow, points, tangents[:3])[1]

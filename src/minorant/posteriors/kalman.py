@@ -180,10 +180,10 @@ def _plain_step(roots: Roots) -> InformationStep:
         away = vector + W.T @ value - total @ shift
         seen = total @ jnp.concatenate([G, A], 1)
         inner = G.T @ seen
-        lower = _factors.cholesky(eye + inner[:, :l])
-        half = solve_triangular(lower, jnp.concatenate([inner[:, l:], G.T], 1), lower=True)
+        lower, inverse = _factors.factored(eye + inner[:, :l])
+        half = inverse @ jnp.concatenate([inner[:, l:], G.T], 1)
         right = jnp.concatenate([half[:, :l], half[:, l:] @ away], 1)
-        both = solve_triangular(lower.T, right, lower=False)
+        both = inverse.T @ right
         transition = A - G @ both[:, :l]
         before = seen[:, l:].T @ transition
         log_det = jnp.log(jnp.diagonal(lower)).sum()
@@ -208,7 +208,7 @@ def _rotated_step(roots: Roots) -> InformationStep:
             jnp.concatenate([eye, right], 1),
             jnp.concatenate([total @ jnp.concatenate([G, A], 1), away], 1),
         ])  # fmt: skip
-        upper = jnp.linalg.qr(array, mode="r")
+        upper = _factors.upper_triangle(array)
         upper = upper * jnp.where(jnp.diagonal(upper) < 0, -1.0, 1.0)[: len(upper), None]
         corner = upper[:l, :l]
         both = solve_triangular(corner, upper[:l, l:], lower=False)
@@ -265,6 +265,51 @@ def added(
         settled=jnp.zeros_like(covariance[0]),
         mass=jnp.zeros((), w.dtype),
     )
+
+
+def no_sums(roots: Roots, patterns: PyTree, collect: Collect, rows: int) -> Sums:
+    """Zeros, as many as ``collect`` adds of that many rows; ``patterns`` have a leading axis."""
+    zero = jnp.zeros_like(roots.noise)
+
+    def one() -> PyTree:
+        pattern = jax.tree.map(
+            lambda leaf: jnp.zeros((rows, *leaf.shape[2:]), leaf.dtype), patterns
+        )
+        weight = jnp.zeros(rows, zero.dtype)
+        return collect(pattern, weight, jnp.zeros((rows, *zero.shape), zero.dtype))
+
+    extra = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one))
+    return Sums(zero, zero, zero, zero, zero, extra, zero, jnp.zeros((), zero.dtype))
+
+
+def close_information(roots: Roots, one: Array, other: Array, relative: Any) -> Array:
+    """Whether two information matrices, or their triangular roots, agree entry by entry."""
+    if roots.is_array:
+        size = jnp.sqrt((other * other).sum(0))
+        return (jnp.abs(one - other) <= relative * size).all()
+    return near(one, other, relative)
+
+
+def near_information(
+    roots: Roots, used: tuple[Array, Array], ended: tuple[Array, Array], relative: Any
+) -> Array:
+    """Whether what many rows are told by the future agrees: matrices and vectors."""
+
+    def one(matrix: Array, vector: Array, other: Array, wanted: Array) -> Array:
+        same = close_information(roots, matrix, other, relative)
+        if roots.is_array:
+            scale = jnp.sqrt((other * other).sum(0)).max() + jnp.abs(wanted).max()
+        else:
+            scale = jnp.sqrt(jnp.abs(jnp.diagonal(other))) + jnp.abs(wanted)
+        return same & (jnp.abs(vector - wanted) <= relative * scale).all()
+
+    return jnp.all(jax.vmap(one)(*used, *ended))
+
+
+def near(one: Array, other: Array, relative: Any) -> Array:
+    """Whether two matrices agree in units of the second's diagonal."""
+    scale = jnp.sqrt(jnp.abs(jnp.diagonal(other)))
+    return jnp.all(jnp.abs(one - other) <= relative * scale[:, None] * scale)
 
 
 # The posterior object
@@ -332,6 +377,7 @@ class GaussianChain(AbstractPosterior):
         away = latents - self.mean
         before = jnp.concatenate([jnp.zeros_like(away[:1]), away[:-1]])
         rest = away - jnp.einsum("nij,nj->ni", self.transition, before)
-        white = jnp.linalg.solve(self.root, rest[..., None])[..., 0]
-        log_det = jnp.linalg.slogdet(self.root)[1]
+        upper = jax.vmap(_factors.upper_triangle)(jnp.swapaxes(self.root, -1, -2))
+        white = solve_triangular(jnp.swapaxes(upper, -1, -2), rest)
+        log_det = jnp.log(jnp.abs(jnp.diagonal(upper, axis1=-2, axis2=-1))).sum(-1)
         return -0.5 * (white * white).sum(-1) - log_det - 0.5 * away.shape[1] * LOG_TWO_PI

@@ -282,10 +282,13 @@ def modes(
     frozen = jax.lax.stop_gradient(parameters)
     mode, precision = jax.lax.stop_gradient(_search(function, frozen, start))
     factor = cholesky(precision, _least(precision))
-    for _ in range(2):
+
+    def polished(mode: Array, _: None) -> tuple[Array, None]:
         slope = jax.grad(lambda z: function(parameters, z).sum())(mode)
         step = solved(factor, slope)
-        mode = mode + jnp.where(jnp.isfinite(step), step, 0.0)
+        return mode + jnp.where(jnp.isfinite(step), step, 0.0), None
+
+    mode = jax.lax.scan(polished, mode, None, length=2)[0]
     return mode, _local(function, parameters, mode)
 
 
@@ -317,16 +320,21 @@ def _search(function: LogJoint, parameters: PyTree, start: Array) -> tuple[Array
         sound = jnp.isfinite(there.precision).all((-1, -2)) & jnp.isfinite(there.gradient).all(-1)
         took = (there.value >= now.here.value - slack) & sound
         # What a step promised is the measure of how far the mode still is, in nats.
-        left = jnp.where(took & (now.damping < 1e-3), 0.5 * (step * now.here.gradient).sum(-1), 1.0)
+        told = took & (now.damping < 1e-3) & jnp.isfinite(now.here.value)
+        left = jnp.where(told, 0.5 * (step * now.here.gradient).sum(-1), 1.0)
         damping = jnp.where(took, 0.2 * now.damping, jnp.maximum(5.0 * now.damping, 1e-2))
         damping = jnp.where(damping < 1e-6, 0.0, damping)
         chosen = jax.tree.map(lambda new, old: _select(took, new, old), there, now.here)
         at = _select(took, now.at + step, now.at)
         return _Search(at, chosen, damping, left, now.count + 1)
 
-    here = _local(function, parameters, start)
-    ones = jnp.ones(start.shape[0], start.dtype)
-    first = _Search(start, here, 0.0 * ones, ones, jnp.asarray(0, jnp.int32))
+    # Nothing is known of the start, so that the first step is none: the function is compiled once.
+    ones, none = jnp.ones(start.shape[0], start.dtype), jnp.zeros_like(start)
+    eye = jnp.broadcast_to(
+        jnp.eye(start.shape[1], dtype=start.dtype), (*start.shape, start.shape[1])
+    )
+    unknown = Local(-jnp.inf * ones, none, eye)
+    first = _Search(start, unknown, 0.0 * ones, ones, jnp.asarray(0, jnp.int32))
     found = jax.lax.while_loop(running, advance, first)
     return found.at, found.here.precision
 

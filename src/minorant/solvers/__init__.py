@@ -4,12 +4,15 @@ from minorant.solvers.accelerate import Anderson, Plain, Squarem
 from minorant.solvers.base import AbstractSolver, AbstractState, Problem
 from minorant.solvers.em import EM
 from minorant.solvers.quasi_newton import QuasiNewton
+from minorant.solvers.stochastic import Ascended, Ascent
 
 __all__ = [
     "EM",
     "AbstractSolver",
     "AbstractState",
     "Anderson",
+    "Ascended",
+    "Ascent",
     "Plain",
     "Problem",
     "QuasiNewton",

@@ -166,13 +166,14 @@ class EM(AbstractSolver):
         prepared = model.prepare()
         found: Expectation = problem.source.fold(_expectation, (model, prepared))
         objective = found.bound + model.log_prior()
+        bound = objective if model.integrates_parameters() else found.bound
         image = to_vector(model.maximise(found.statistics, problem.fixed))
         gain = objective - state.objective
         eps = jnp.finfo(objective.dtype).eps
         amplified = model.rounding(prepared) * problem.source.n_rows()
         slack = 16 * eps * (jnp.abs(objective) + amplified)
         accepted = jnp.isfinite(objective) & (gain >= 0) & (state.code == RUNNING)
-        return Visit(found.bound, objective, image, gain, accepted, slack)
+        return Visit(bound, objective, image, gain, accepted, slack)
 
     def _advance(self, state: EMState, visit: Visit) -> EMState:
         """Accept or refuse, and choose the next pending point."""

@@ -9,8 +9,7 @@ Stopping: the quadratic model says what is left to gain, ``g' H g / 2`` with H t
 so far, taken double because H lags behind; twice in a row below the tolerance per row, with gains
 that agree, and the climb has converged.
 
-Nocedal & Wright (2006), "Numerical optimization", 2nd ed., algorithms 7.4 (two-loop recursion) and
-3.1 (backtracking).
+Nocedal & Wright (2006), "Numerical optimization", 2nd ed., algorithm 3.1 (backtracking).
 """
 
 from __future__ import annotations
@@ -39,18 +38,10 @@ from minorant.solvers.base import (
     Problem,
     model_at,
 )
+from minorant.solvers.curvature import Curvature, ascent_direction, first_length, remember
 
 _ARMIJO = 1e-4
 _SHORTEST = 1e-10
-_FIRST_STEP = 0.1
-
-
-class Curvature(NamedTuple):
-    """The last pairs of moves and falls of the gradient (rows), newest last, and how many."""
-
-    moves: Float[Array, "m p"]
-    falls: Float[Array, "m p"]
-    count: Int[Array, ""]
 
 
 class QuasiNewtonState(AbstractState):
@@ -104,14 +95,13 @@ class QuasiNewton(AbstractSolver):
         """The starting model, not yet visited."""
         start = to_vector(problem.model)
         lowest, zero = jnp.asarray(-jnp.inf, start.dtype), jnp.asarray(0, jnp.int32)
-        pairs = jnp.zeros((self.memory, start.size), start.dtype)
         return QuasiNewtonState(
             model=problem.model,
             accepted=start,
             gradient=jnp.zeros_like(start),
             direction=jnp.zeros_like(start),
             length=jnp.zeros((), start.dtype),
-            curvature=Curvature(pairs, pairs, zero),
+            curvature=Curvature.none(self.memory, start),
             bound=lowest,
             objective=lowest,
             left=jnp.asarray(jnp.inf, start.dtype),
@@ -193,8 +183,8 @@ class QuasiNewton(AbstractSolver):
         """The next direction from the accepted point, and whether it is worth taking."""
         first = ~jnp.isfinite(state.objective)
         move, fall = visit.point - state.accepted, state.gradient - visit.gradient
-        curvature = _remember(state.curvature, move, fall, ~first)
-        direction = _direction(curvature, visit.gradient)
+        curvature = remember(state.curvature, move, fall, ~first)
+        direction = ascent_direction(curvature, visit.gradient)
         left = direction @ visit.gradient
         allowed = self.tolerance * n_rows
         is_small = (left <= allowed) & (gain <= jnp.maximum(allowed, visit.slack)) & ~first
@@ -206,7 +196,7 @@ class QuasiNewton(AbstractSolver):
             accepted=visit.point,
             gradient=visit.gradient,
             direction=direction,
-            length=_first_length(curvature, direction),
+            length=first_length(curvature, direction),
             curvature=curvature,
             bound=visit.bound,
             objective=visit.objective,
@@ -239,7 +229,7 @@ class QuasiNewton(AbstractSolver):
         return dataclasses.replace(
             state,
             direction=direction,
-            length=jnp.where(restart, _first_length(emptied, steepest), length),
+            length=jnp.where(restart, first_length(emptied, steepest), length),
             curvature=curvature,
             n_refused=state.n_refused + 1,
             code=jnp.where(over | start_lost, end, RUNNING).astype(jnp.int32),
@@ -259,46 +249,3 @@ def _ended(before: QuasiNewtonState, after: QuasiNewtonState) -> QuasiNewtonStat
     """A climb that has ended stays where it is."""
     over = before.code != RUNNING
     return jax.tree.map(lambda a, b: jnp.where(over, a, b), before, after)
-
-
-def _remember(curvature: Curvature, move: Array, fall: Array, there: Array) -> Curvature:
-    """The pair appended, if there is one and it curves the right way."""
-    product = move @ fall
-    wanted = 1e-10 * jnp.linalg.norm(move) * jnp.linalg.norm(fall)
-    keep = there & (product > wanted)
-
-    def append(rows: Array, new: Array) -> Array:
-        return jnp.where(keep, jnp.concatenate([rows[1:], new[None]]), rows)
-
-    count = jnp.minimum(curvature.count + keep, len(curvature.moves)).astype(jnp.int32)
-    return Curvature(append(curvature.moves, move), append(curvature.falls, fall), count)
-
-
-def _direction(curvature: Curvature, gradient: Array) -> Float[Array, " p"]:
-    """``H g`` by the two-loop recursion; the gradient itself while nothing is remembered."""
-    m = len(curvature.moves)
-    used = jnp.arange(m) >= m - curvature.count
-    products = jnp.where(used, (curvature.moves * curvature.falls).sum(1), 1.0)
-
-    def down(carry: Array, pair: tuple) -> tuple[Array, Array]:
-        move, fall, product, is_used = pair
-        alpha = jnp.where(is_used, move @ carry / product, 0.0)
-        return carry - alpha * fall, alpha
-
-    pairs = (curvature.moves, curvature.falls, products, used)
-    remaining, alphas = jax.lax.scan(down, gradient, pairs, reverse=True)
-    last = (curvature.falls[-1] ** 2).sum()
-    scale = jnp.where(curvature.count > 0, products[-1] / jnp.where(last > 0, last, 1.0), 1.0)
-
-    def up(carry: Array, pair: tuple) -> tuple[Array, None]:
-        move, fall, product, is_used, alpha = pair
-        beta = jnp.where(is_used, fall @ carry / product, 0.0)
-        return carry + jnp.where(is_used, alpha - beta, 0.0) * move, None
-
-    return jax.lax.scan(up, scale * remaining, (*pairs, alphas))[0]
-
-
-def _first_length(curvature: Curvature, direction: Array) -> Float[Array, ""]:
-    """1 along a quasi-Newton direction; a short move where the direction has no scale yet."""
-    norm = jnp.maximum(jnp.linalg.norm(direction), jnp.finfo(direction.dtype).tiny)
-    return jnp.where(curvature.count > 0, 1.0, jnp.minimum(_FIRST_STEP / norm, 1.0))

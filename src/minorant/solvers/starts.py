@@ -33,9 +33,14 @@ class Starts(NamedTuple):
     n_climbed: int = 2
 
 
-def subsample_size(n: int, d: int, k: int) -> int:
-    """Rows that the short climbs look at: enough for k components, bounded in memory."""
-    features = d * (d + 3) // 2 + 1
+def subsample_size(n: int, features: int, k: int) -> int:
+    """Rows that the short climbs look at: enough for k components, bounded in memory.
+
+    Args:
+        n: rows there are.
+        features: numbers that a step forms of each row and component.
+        k: components.
+    """
     limit = _SUBSAMPLE_BYTES // (8 * features)
     return int(min(n, max(1000, 200 * k, 10 * features), max(limit, 50 * k)))
 

@@ -1,0 +1,166 @@
+"""Climbs from several starts, on a sample first, and what is done about what collapsed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from minorant import degeneracy
+from minorant._parameters import filled, has_all_parameters
+from minorant._types import Rows
+from minorant.answer import answer_of
+from minorant.climbing import DROPPED, Climb, Lanes, begin, launch, run
+from minorant.data import ArraySource
+from minorant.models.base import (
+    AbstractContinuousModel,
+    AbstractDiscreteModel,
+    count_components,
+)
+from minorant.preparation import (
+    Prepared,
+    cast,
+    completed_block,
+    initial_block,
+    subset,
+)
+from minorant.result import Fit
+from minorant.solvers import Problem
+from minorant.solvers.starts import (
+    Starts,
+    partitions,
+    subsample,
+    subsample_groups,
+    subsample_size,
+)
+
+_SHORT_STEPS = 30
+_SAME_START = 1e-4
+_RESEEDINGS = 3
+
+
+class Sample(NamedTuple):
+    """The rows that starts are chosen on: all of them when there are few."""
+
+    index: np.ndarray
+    block: Rows
+    source: ArraySource
+    whole: bool
+
+
+def climbed_from_starts(
+    prepared: Prepared, climb: Climb, starts: Starts, remedy: str, random_state: int | None
+) -> Fit:
+    """Climb from the given parameters, or from several starts; then treat what collapsed."""
+    rng = np.random.default_rng(random_state)
+    template = prepared.template
+    if isinstance(template, AbstractContinuousModel) and not has_all_parameters(template):
+        started = template.initial(initial_block(prepared, rng), rng)
+        template = filled(template, cast(started, prepared.dtype))
+    if has_all_parameters(template):
+        return _climbed_from(prepared._replace(template=template), climb, remedy)
+    if not isinstance(template, AbstractDiscreteModel):
+        raise ValueError(
+            f"{type(template).__name__} does not say where to start: give all of its parameters."
+        )
+    sample = _sample(prepared, rng)
+    m = len(sample.index)
+    weights = np.asarray(sample.block.weight[:m], dtype=float)
+    points = template.embedding(np.asarray(sample.block.values[:m], dtype=float))
+    labels = partitions(rng, points, weights, count_components(template), starts)
+    lanes, note = _from_partitions(prepared, climb, sample, labels, starts.n_climbed)
+    answer = answer_of(prepared, climb, lanes, note, remedy)
+    treatable = any(one.component >= 0 for one in answer.degenerate)
+    if not treatable or remedy == "floor" or lanes.interrupted:
+        return answer
+    return _treated(prepared, climb, sample, answer, remedy)
+
+
+def _climbed_from(prepared: Prepared, climb: Climb, remedy: str) -> Fit:
+    """The climb from where the template stands."""
+    problem = Problem(prepared.template, prepared.source, prepared.fixed)
+    models = jax.tree.map(lambda leaf: np.asarray(leaf)[None], prepared.template)
+    lanes = run(climb, problem, begin(climb, problem, models, (0,)), prepared.spread)
+    return answer_of(prepared, climb, lanes, "", remedy)
+
+
+def _sample(prepared: Prepared, rng: np.random.Generator) -> Sample:
+    table = prepared.table
+    n, d = table.values.shape
+    template = prepared.template
+    size = subsample_size(n, template.numbers_per_row(d), count_components(template))
+    if prepared.template.is_grouped():
+        index = subsample_groups(rng, table.groups, n, size)
+    else:
+        index = subsample(rng, n, size, table.weights)
+    whole = len(index) == n
+    source = prepared.source if whole else subset(prepared, index)[0]
+    return Sample(index, completed_block(prepared, index, rng), source, whole)
+
+
+def _from_partitions(
+    prepared: Prepared, climb: Climb, sample: Sample, labels: np.ndarray, n_climbed: int
+) -> tuple[Lanes, str]:
+    """Short climbs on the sample, the distinct best of them climbed on all rows."""
+    known = prepared.table.labels
+    if known is not None:
+        labels = np.where(known[sample.index] >= 0, known[sample.index], labels)
+    padded = np.zeros((len(labels), len(sample.block.weight)), dtype=np.int32)
+    padded[:, : len(sample.index)] = labels
+    problem = Problem(prepared.template, sample.source, prepared.fixed)
+    short = climb if sample.whole else climb._replace(max_steps=_SHORT_STEPS, callbacks=())
+    lanes = run(short, problem, launch(short, problem, sample.block, padded), prepared.spread)
+    if sample.whole or lanes.interrupted:
+        return lanes, _sentence(lanes, len(labels))
+    total = float(sample.source.total_weight)
+    kept = _best_distinct(lanes, n_climbed, total, len(prepared.names))
+    full = Problem(prepared.template, prepared.source, prepared.fixed)
+    chosen = begin(climb, full, lanes.models(kept), tuple(lanes.starts[lane] for lane in kept))
+    return run(climb, full, chosen, prepared.spread), _sentence(lanes, len(kept))
+
+
+def _treated(prepared: Prepared, climb: Climb, sample: Sample, first: Fit, remedy: str) -> Fit:
+    """The fit after re-seeding or merging; what was degenerate stays on record."""
+    answer = first
+    for _ in range(_RESEEDINGS if remedy == "reseed" else count_components(prepared.template) - 1):
+        model = answer.standardised
+        if remedy == "reseed":
+            labels = degeneracy.reseeded(prepared, model)
+        else:
+            labels, k = degeneracy.merged(prepared, model)
+            template = dataclasses.replace(prepared.template, n_components=k)
+            prepared = prepared._replace(template=template)
+        lanes, _ = _from_partitions(prepared, climb, sample, labels[None, sample.index], 1)
+        answer = answer_of(prepared, climb, lanes, first.starts, remedy)
+        if not answer.degenerate:
+            return answer._replace(degenerate=first.degenerate)
+    if remedy == "merge":
+        return answer._replace(degenerate=first.degenerate + answer.degenerate)
+    kept = f"reseed, tried {_RESEEDINGS} times in vain: left on its floor"
+    return first._replace(degenerate=tuple(d._replace(remedy=kept) for d in first.degenerate))
+
+
+def _sentence(lanes: Lanes, climbed: int) -> str:
+    n = len(lanes.starts)
+    dropped = int((np.asarray(lanes.state.code) == DROPPED).sum())
+    dead = [start for start, gone in zip(lanes.starts, lanes.dead(), strict=True) if gone]
+    sentence = f"{n} starts, {climbed} climbed on all rows, {dropped} dropped as hopeless; "
+    return sentence + (f"dead and set aside: {dead}." if dead else "none died.")
+
+
+def _best_distinct(lanes: Lanes, n: int, total: float, d: int) -> list[int]:
+    """The best lanes whose bound per row differs; duplicates of a better one are left out."""
+    objective = lanes.objective()
+    sound = [
+        np.isfinite(objective[lane]) and not degeneracy.is_spurious(lanes.model(lane), total, d)
+        for lane in range(len(objective))
+    ]
+    order = np.lexsort((-objective, ~np.array(sound)))
+    kept: list[int] = []
+    for lane in order:
+        gaps = [abs(objective[lane] - objective[other]) / total for other in kept]
+        if np.isfinite(objective[lane]) and all(gap > _SAME_START for gap in gaps):
+            kept.append(int(lane))
+    return kept[:n] or [0]

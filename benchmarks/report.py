@@ -23,6 +23,7 @@ ORDER = (
     "hmm",
     "latent_trait",
     "factor_analysis",
+    "kalman",
     "posteriors",
     "bound_time",
     "published",

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "fit": "fitting",
     "resume": "fitting",
+    "check": "row_check",
     "load": "saving",
     "save": "saving",
     "Fit": "result",

@@ -36,6 +36,11 @@ def main(argv: list[str] | None = None) -> None:
             limit = 20 if chosen.quick else SECONDS
             theirs = measure.module("peers.bound_rivals", p, rival, limit, wait=chosen.wait)
             rows.append(_row(p, rival, ours, theirs))
+            _kept(rows, chosen.quick)
+
+
+def _kept(rows: list[dict[str, Any]], quick: bool) -> None:
+    """What is known so far, saved: the section is long."""
     section = Section("bound_time", "Bound reached against wall time", NOTE, rows)
     for row in rows:
         if row["ratio"] is not None:
@@ -47,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
                 row["ratio"] >= TARGET,
                 row["others"],
             )
-    save(section, chosen.quick)
+    save(section, quick)
 
 
 def _row(p: int, rival: str, ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minorant._pareto import reliable_shape, smoothed
+from minorant._pareto import averaged, smoothed
 
 
 def test_smoothing_and_shape_are_those_of_another_library():
@@ -44,6 +44,10 @@ def test_smoothed_weights_keep_their_order_and_never_pass_the_largest():
     assert ours.max() <= log_weights.max()
 
 
-def test_the_threshold_grows_with_the_draws():
-    assert reliable_shape(100) == 0.5
-    assert reliable_shape(10**6) == 0.7
+def test_the_mean_and_spread_of_weights_are_those_of_their_exponentials():
+    log_weights = np.random.default_rng(3).normal(size=(2, 50)) - np.array([[0.0], [5000.0]])
+    mean, spread = averaged(log_weights)
+    weights = np.exp(log_weights + np.array([[0.0], [5000.0]]))
+    np.testing.assert_allclose(mean, np.log(weights.mean(1)) - [0.0, 5000.0])
+    np.testing.assert_allclose(spread, weights.std(1) / weights.mean(1))
+    assert averaged(np.full(30, -np.inf)) == (-np.inf, 0.0)

@@ -11,9 +11,15 @@ distribution", equations 4 to 10.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
+# From this k-hat on, weighted averages cannot be relied on.
+UNRELIABLE = 0.7
+# Weights that spread less than this move no average by more than so many standard deviations.
+NEARLY_EQUAL = 0.05
 _ROUNDING = 1e-9
 
 
@@ -49,9 +55,16 @@ def smoothed(log_weights: Float[np.ndarray, " s"]) -> tuple[Float[np.ndarray, " 
     return answer, float(shape)
 
 
-def reliable_shape(s: int) -> float:
-    """The largest k-hat at which averages over ``s`` draws can be relied on."""
-    return min(1.0 - 1.0 / np.log10(s), 0.7)
+def averaged(log_weights: Float[np.ndarray, "*n s"]) -> tuple[Any, Any]:
+    """Over the last axis, the log of the mean weight and the weights' relative standard deviation.
+
+    Where all weights are zero the mean is too, and they do not differ.
+    """
+    highest = log_weights.max(axis=-1, keepdims=True)
+    possible = highest > -np.inf
+    relative = np.exp(np.where(possible, log_weights - np.where(possible, highest, 0.0), 0.0))
+    mean = relative.mean(axis=-1)
+    return np.log(mean) + highest[..., 0], relative.std(axis=-1) / mean
 
 
 def _pareto_fit(excess: Float[np.ndarray, " m"]) -> tuple[float, float]:

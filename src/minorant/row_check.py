@@ -15,6 +15,7 @@ from minorant._types import Array, PyTree, Rows
 from minorant.checking import check_target
 from minorant.data.arrays import ArraySource
 from minorant.data.tables import as_table
+from minorant.evidence.scoring import log_evidence_by_slot
 from minorant.models.base import AbstractExactModel
 from minorant.models.target import AbstractTarget
 from minorant.preparation import Prepared, prepare
@@ -74,7 +75,7 @@ def _check_rows(prepared: Prepared) -> None:
         return
     with _config.precision(prepared.dtype):
         found = prepared.layout.restore(
-            jax.device_get(_log_evidence(prepared.template, prepared.source))
+            jax.device_get(log_evidence_by_slot(prepared.template, prepared.source))
         )
     bad = np.flatnonzero(~np.isfinite(found))
     if bad.size:
@@ -111,15 +112,6 @@ def _entries(model: PyTree) -> list[str]:
             name = "".join(str(key) for key in path).lstrip(".")
             names += [name] * int(np.size(constraint.free(jnp.asarray(leaf))))
     return names
-
-
-@_config.small_jit
-def _log_evidence(model: AbstractExactModel, source: ArraySource) -> tuple[Array, ...]:
-    def evidence(parameters: PyTree, rows: Rows) -> Float[Array, " n"]:
-        model, ready = parameters
-        return model.log_evidence(rows, ready)
-
-    return source.map(evidence, (model, model.prepare()))
 
 
 @_config.small_jit

@@ -9,13 +9,12 @@ import numpy as np
 from jaxtyping import Float
 
 from minorant import _config
-from minorant._pareto import smoothed
+from minorant._pareto import NEARLY_EQUAL, UNRELIABLE, averaged, smoothed
 from minorant._types import Array, Key
 from minorant.models.target import AbstractTarget, log_densities
 from minorant.posteriors.members import AbstractMember
 from minorant.result import Estimate
 
-_NEARLY_EQUAL = 0.05
 _NO_MEAN = 1.0
 
 
@@ -57,7 +56,7 @@ class Rung(NamedTuple):
         Weighted ones can where k-hat is below 0.7. Averages over q itself can where weights hardly
         differ: an average is off by at most its standard deviation times that of the weights.
         """
-        return self.reliability < 0.7 or self.spread < _NEARLY_EQUAL
+        return self.reliability < UNRELIABLE or self.spread < NEARLY_EQUAL
 
     @property
     def spread(self) -> float:
@@ -116,17 +115,12 @@ def judged(
     """A member with its bound and evidence on fresh draws."""
     draws = draw(target, member, seed, draws_to_judge(target.size))
     s = len(draws.log_weights)
-    highest = draws.log_weights.max()
-    relative = np.exp(draws.log_weights - highest) if highest > -np.inf else np.ones(s)
-    mean = relative.mean()
-    evidence = Estimate(
-        float(np.log(mean) + highest),
-        float(relative.std() / mean / np.sqrt(s)),
-    )
+    value, differ = map(float, averaged(draws.log_weights))
+    evidence = Estimate(value, differ / np.sqrt(s))
     with np.errstate(over="ignore", invalid="ignore"):
         spread = float(draws.log_weights.std() / np.sqrt(s))
     bound = Estimate(float(draws.log_weights.mean()), spread)
-    effective = float(relative.sum() ** 2 / (relative**2).sum())
+    effective = s / (1.0 + differ**2)
     return Rung(family, bound, evidence, draws.reliability, effective, s, seconds, sentence, member)
 
 

@@ -9,13 +9,12 @@ import numpy as np
 from jaxtyping import Float
 
 from minorant import _config
-from minorant._pareto import smoothed
+from minorant._pareto import UNRELIABLE, smoothed
 from minorant._types import Array
 from minorant.models.target import AbstractTarget
 from minorant.result import Estimate, Evidence, Outcome
 from minorant.rungs import Draws, Rung, draw
 
-_UNRELIABLE = 0.7
 _SHOWN = 6
 
 
@@ -38,7 +37,7 @@ class Row(NamedTuple):
     @property
     def is_reliable(self) -> bool:
         """Whether mean and standard deviation can be relied on."""
-        return self.tail < _UNRELIABLE
+        return self.tail < UNRELIABLE
 
     def __str__(self) -> str:
         """One line; a star where mean and standard deviation cannot be relied on."""

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from minorant import _config
-from minorant._pareto import smoothed
+from minorant._pareto import NEARLY_EQUAL, UNRELIABLE, averaged, smoothed
 from minorant._types import Array, PyTree, Rows
 from minorant.data.arrays import ArraySource
 from minorant.evidence.scoring import Scored, mapped
@@ -24,8 +24,6 @@ from minorant.result import Evidence, Fit
 
 _DRAWS = 1000
 _SHOWN = 5
-_UNRELIABLE = 0.7
-_NEARLY_EQUAL = 0.05
 _SMALL_GAP = 0.05
 
 
@@ -34,12 +32,9 @@ def bounded_evidence(fit: Fit, scored: Scored, seed: int = 0) -> Evidence:
     log_weights = mapped(fit, scored, _log_weights, np.int32(seed)).astype(float)
     log_weights -= scored.log_scale[:, None]
     lower = log_weights.mean(axis=1)
-    highest = log_weights.max(axis=1, keepdims=True)
-    relative = np.exp(log_weights - highest)
-    estimate = np.log(relative.mean(axis=1)) + highest[:, 0]
-    error = relative.std(axis=1) / relative.mean(axis=1) / np.sqrt(log_weights.shape[1])
+    estimate, spread = averaged(log_weights)
+    error = spread / np.sqrt(log_weights.shape[1])
     shape = np.array([smoothed(row)[1] for row in log_weights])
-    spread = relative.std(axis=1) / relative.mean(axis=1)
     weight = np.ones(len(lower)) if scored.table.weights is None else scored.table.weights
     counted = weight > 0
     totals = [float((part * weight)[counted].sum()) for part in (lower, estimate)]
@@ -55,7 +50,7 @@ def bounded_evidence(fit: Fit, scored: Scored, seed: int = 0) -> Evidence:
         endless,
         estimate - lower,
         shape,
-        _verdict(estimate - lower, (shape < _UNRELIABLE) | (spread < _NEARLY_EQUAL), weight),
+        _verdict(estimate - lower, (shape < UNRELIABLE) | (spread < NEARLY_EQUAL), weight),
     )
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from minorant import _config
-from minorant._pareto import smoothed
+from minorant._pareto import NEARLY_EQUAL, UNRELIABLE, averaged, smoothed
 from minorant._types import Array, PyTree, Rows
 from minorant.data.arrays import ArraySource
 from minorant.evidence.scoring import Scored
@@ -25,8 +25,6 @@ from minorant.result import Evidence, Fit
 
 _MOST_DRAWS, _FEWEST_DRAWS = 1000, 100
 _WORK = 2e9
-_UNRELIABLE = 0.7
-_NEARLY_EQUAL = 0.05
 
 
 def integrated_evidence(fit: Fit, scored: Scored, seed: int = 0) -> Evidence:
@@ -67,12 +65,9 @@ def integrated_evidence(fit: Fit, scored: Scored, seed: int = 0) -> Evidence:
 
 def _averaged(log_weights: np.ndarray) -> tuple[float, float, float]:
     """The log of the mean weight, its standard error, and k-hat (0 where weights hardly differ)."""
-    highest = log_weights.max()
-    relative = np.exp(log_weights - highest)
-    spread = relative.std() / relative.mean()
-    shape = 0.0 if spread < _NEARLY_EQUAL else float(smoothed(log_weights)[1])
-    error = spread / np.sqrt(len(relative))
-    return float(np.log(relative.mean()) + highest), float(error), shape
+    value, spread = averaged(log_weights)
+    shape = 0.0 if spread < NEARLY_EQUAL else float(smoothed(log_weights)[1])
+    return float(value), float(spread / np.sqrt(len(log_weights))), shape
 
 
 def _draws(fit: Fit, scored: Scored) -> int:
@@ -90,7 +85,7 @@ def _verdict(gap: float, error: float, shape: float, k: int) -> str:
     )
     trust = (
         "k-hat is below 0.7: that can be trusted of the optimum that q is at"
-        if shape < _UNRELIABLE
+        if shape < UNRELIABLE
         else "k-hat is above 0.7: log p(X) may be higher still"
     )
     more = "" if k == 1 else f", and other numberings of the {k} components may add up to log {k}!"

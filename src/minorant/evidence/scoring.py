@@ -147,7 +147,7 @@ def arranged(
 
 def rows_log_evidence(fit: Fit, scored: Scored) -> Float[np.ndarray, " n"]:
     """``log p(x)`` of every row, in the data's units."""
-    return mapped(fit, scored, _log_evidence).astype(float) - scored.log_scale
+    return mapped(fit, scored, log_evidence_by_slot).astype(float) - scored.log_scale
 
 
 def checked(
@@ -226,7 +226,9 @@ def _by_row(model: AbstractExactModel, source: ArraySource) -> tuple[PyTree, ...
 
 
 @_config.small_jit
-def _log_evidence(model: AbstractExactModel, source: ArraySource) -> tuple[Array, ...]:
+def log_evidence_by_slot(model: AbstractExactModel, source: ArraySource) -> tuple[Array, ...]:
+    """``log p(x)`` of every row, segment by segment; see ``Layout.restore``."""
+
     def evidence(parameters: PyTree, rows: Rows) -> Float[Array, " n"]:
         model, prepared = parameters
         return model.log_evidence(rows, prepared)

@@ -2,8 +2,10 @@
 
 Each in its own process, in turn, several rounds; the median over rounds of each process's fastest
 call. `smooth`: means and covariances of every step, written out. `em_step`: log-likelihood,
-statistics and new parameters. Both smooth the same rows under the same parameters, and the
-log-likelihood must agree. Rows with a missing cell (which dynamax does not take) are ours alone.
+statistics and new parameters. `densities`: log p(x_t given the rows before). `gradient`: the
+evidence and its derivative, and the same by differentiating the filter. Both smooth the same rows
+under the same parameters, and the log-likelihood must agree. Rows with a missing cell (which
+dynamax does not take) are ours alone.
 """
 
 from __future__ import annotations
@@ -47,8 +49,12 @@ def rows(shape: tuple[int, ...], found: dict[str, list[Any]]) -> list[dict[str, 
     n, l, d = shape
     least = n * 4.0 * l * (l + d) / FLOPS
     table = []
-    for work in ("smooth", "em_step"):
-        fastest = {name: [min(one[work]) for one in each] for name, each in found.items()}
+    for work in ("smooth", "em_step", "densities", "gradient", "gradient of the filter"):
+        fastest = {
+            name: [min(one[work]) for one in each]
+            for name, each in found.items()
+            if work in each[0]
+        }
         ours = statistics.median(fastest["ours"])
         table += [
             {

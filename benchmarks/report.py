@@ -24,9 +24,15 @@ ORDER = (
     "latent_trait",
     "factor_analysis",
     "kalman",
+    "starts",
     "posteriors",
+    "families",
+    "gradient_step",
     "bound_time",
     "published",
+    "certificate",
+    "digits",
+    "encoder_step",
     "acceleration",
 )
 

@@ -17,9 +17,15 @@ SECTIONS = (
     "latent_trait",
     "factor_analysis",
     "kalman",
+    "starts",
     "posteriors",
+    "families",
+    "gradient_step",
     "bound_time",
     "published",
+    "certificate",
+    "digits",
+    "encoder_step",
 )
 
 

@@ -316,12 +316,19 @@ POSTERIORS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
 }
 
 
+# name -> the posterior= of ``minorant.fit(target)``; tests/test_families.py holds each to the laws.
+FAMILIES: dict[str, Any] = {
+    **{name: name for name in minorant.families.BY_NAME if name != "flow"},
+    "pathfinder-1": minorant.families.Pathfinder(paths=1),
+}
+
 # name -> () -> estimator; the laws of tests/laws/test_estimators.py run over it.
 ESTIMATORS: dict[str, Callable[[], Any]] = {}
 
 __all__ = [
     "COMPONENTS",
     "ESTIMATORS",
+    "FAMILIES",
     "LIKELIHOODS",
     "MODELS",
     "POSTERIORS",

@@ -132,6 +132,8 @@ def test_the_evidence_of_seeds_is_that_of_a_long_importance_sampler(seeds):
     assert seeds.target.size == 5
     assert abs(float(estimate.value) + 73.4081) < 3.5 * error
     assert float(seeds.bound.value) > -73.6
+    with pytest.raises(TypeError, match="depend on their groups or inputs"):
+        seeds.predict(n=3)
 
 
 def test_the_posterior_of_seeds_is_that_of_bugs(seeds):

@@ -11,6 +11,7 @@ from minorant import models
 from minorant.cli import main
 from minorant.components import Gaussian
 from minorant.data.files import read_table, write_table
+from minorant.estimators import StateSpace
 
 RNG = np.random.default_rng(0)
 
@@ -115,6 +116,14 @@ def test_state_space(folder, capsys):
     assert columns(folder / "level.csv")["standard_error_0"].min() > 0
     assert "transition" in ran(folder, "show @ssm", capsys)[1].out
     assert fit.n_rows == 65
+    assert "initial_covariance" not in fit.model.held  # learned from two sequences, as by
+    visits = columns(folder / "visits.csv")  # the estimator
+    order = np.lexsort((visits["day"], visits["patient"]))
+    known = StateSpace(1).fit(
+        visits["x"][order, None], groups=visits["patient"][order], times=visits["day"][order]
+    )
+    np.testing.assert_allclose(fit.bound, known.log_likelihood_, rtol=1e-6)
+    np.testing.assert_allclose(fit.model.initial_covariance, known.initial_covariance_, rtol=0.05)
 
 
 def test_latent_trait(folder, capsys):
@@ -175,3 +184,34 @@ def test_what_cannot_be_used_is_said(folder, line, said, capsys):
     assert code == 2
     assert said in " ".join(answer.err.split())
     assert not (folder / "never").exists()
+
+
+def test_flow_density(folder, capsys):
+    """A climb cut short; scores and draws are those of the density that was saved."""
+    rows = np.stack(list(columns(folder / "tests.csv").values())[::2], axis=1)
+    write_table(str(folder / "whole.csv"), dict(zip("ac", rows.T, strict=True)))
+    line = "fit @whole.csv --model flow-density --max-steps 150 --out @flow --quiet"
+    code, said = ran(folder, line, capsys)
+    assert code == 3
+    assert "exact maximum likelihood of a flow" in said.out
+    fit = minorant.load(str(folder / "flow"))
+    assert ran(folder, "score @flow @whole.csv --out @scores.csv", capsys)[0] == 0
+    scores = columns(folder / "scores.csv")["log_density"]
+    np.testing.assert_allclose(scores, fit.model.log_density(rows), rtol=1e-5)
+    np.testing.assert_allclose(scores.sum(), fit.bound, rtol=1e-9)
+    assert ran(folder, "sample @flow -n 40 --out @drawn.csv", capsys)[0] == 0
+    drawn = columns(folder / "drawn.csv")
+    assert np.abs(drawn["a"].mean() - rows[:, 0].mean()) < 4.5 * rows[:, 0].std() / np.sqrt(40)
+    assert "flow-density of the columns a, c" in ran(folder, "show @flow", capsys)[1].out
+    for words, sentence in (
+        ("impute @flow @whole.csv", "cannot fill missing cells"),
+        ("sample @flow -n 2 --with-component", "it has no components"),
+        ("fit @tests.csv --model flow-density --out @none", "'b' has no value in row 3"),
+        ("fit @whole.csv --model flow-density -k 2 --out @none", "--components is not for"),
+    ):
+        code, said = ran(folder, words, capsys)
+        assert code == 2
+        assert sentence in said.err
+    minorant.save(fit.model, folder / "density")
+    again = minorant.load(folder / "density")
+    np.testing.assert_array_equal(again.log_density(rows[:5]), fit.model.log_density(rows[:5]))

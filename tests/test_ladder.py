@@ -69,9 +69,10 @@ def test_draws_follow_the_exact_posterior(conjugate):
 
 def test_log_density_is_that_of_the_unknown_itself(conjugate):
     """q is a density over the rate: it integrates to 1 over the rate."""
-    grid = np.linspace(1e-3, 12.0, 400)
-    heights = [np.exp(conjugate.posterior.log_density({"rate": x})) for x in grid[::4]]
-    assert abs(np.trapezoid(heights, grid[::4]) - 1) < 1e-3
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    rates = 6.0 * (nodes + 1.0)
+    heights = [np.exp(conjugate.posterior.log_density({"rate": rate})) for rate in rates]
+    assert abs(6.0 * weights @ heights - 1) < 1e-3
 
 
 def test_a_richer_family_is_never_worse_and_ends_near_the_evidence(banana):
@@ -90,7 +91,7 @@ def test_quantiles_of_the_banana_and_what_is_said_of_its_tails(banana):
     row = banana.summary()["y"]
     for level, found in ((0.05, row.q5), (0.5, row.q50)):
         assert abs((exact < found).mean() - level) < 5 * np.sqrt(level * (1 - level) / 8192)
-    assert (banana.rung.reliability < 0.7) or "tails" in banana.outcome.value
+    assert banana.rung.is_reliable or "tails" in banana.outcome.value
 
 
 def test_modes_that_lie_apart_are_all_kept():
@@ -113,7 +114,7 @@ def test_modes_that_lie_apart_are_all_kept():
 
 
 def test_the_same_seed_gives_the_same_answer(conjugate):
-    again = minorant.fit(Target(_conjugate, rate=unknowns.positive()))
+    again = minorant.fit(conjugate.target)
     assert again.bound.value == conjugate.bound.value
     np.testing.assert_array_equal(again.sample(10)["rate"], conjugate.sample(10)["rate"])
 

@@ -10,6 +10,7 @@ from jaxtyping import Array
 from scipy import special, stats
 
 import minorant
+from minorant.posteriors import PerRow
 from minorant.posteriors.local import best_gaussians
 
 dist = pytest.importorskip("numpyro.distributions")
@@ -81,6 +82,29 @@ def test_where_the_posterior_is_normal_the_bound_is_the_evidence(factor_rows, fl
         )
     assert abs(evidence.gap) < 1e-6
     assert "tight" in evidence.verdict
+
+
+def test_independent_latents_have_the_best_bound_of_their_kind(factor_rows, float64):
+    """Of a normal posterior: its mean, and the precision's diagonal in place of the precision."""
+    model = Factors(LOADINGS, np.array(NOISE)).bounded(PerRow("mean-field"))
+    fit = minorant.fit(model, factor_rows[:9], max_steps=1)
+    fit = fit._replace(model=model, standardised=model)
+    found, posterior = fit.log_evidence(factor_rows[:9]), fit.posterior(factor_rows[:9])
+    for row, x in enumerate(factor_rows[:9]):
+        seen = ~np.isnan(x)
+        covariance = LOADINGS[seen] @ LOADINGS[seen].T + NOISE**2 * np.eye(seen.sum())
+        exact = stats.multivariate_normal(np.zeros(seen.sum()), covariance).logpdf(x[seen])
+        precision = np.eye(4) + LOADINGS[seen].T @ LOADINGS[seen] / NOISE**2
+        mean = np.linalg.solve(precision, LOADINGS[seen].T @ x[seen]) / NOISE**2
+        lost = 0.5 * (np.log(np.diag(precision)).sum() - np.linalg.slogdet(precision)[1])
+        np.testing.assert_allclose(posterior.mean[row], mean, atol=1e-6)
+        np.testing.assert_allclose(
+            posterior.covariance[row], np.diag(1 / np.diag(precision)), atol=1e-6
+        )
+        assert abs(exact - lost - found[row]) < 1e-6
+    assert "mean-field" in fit.explanation
+    with pytest.raises(TypeError, match="climbed a bound"):
+        fit.standard_errors(factor_rows)
 
 
 def test_the_derivative_is_that_of_the_bound(float64):

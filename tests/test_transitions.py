@@ -17,6 +17,9 @@ from minorant._parameters import count_parameters, fixed_mask, from_vector, to_v
 from minorant._types import Rows
 from minorant.components import Blocks, Diagonal, Gaussian, Poisson
 from minorant.models import Allowed, HiddenMarkov, LeftRight, TiedRows
+from minorant.models.transitions import AllowedSimplex
+from minorant.posteriors._chain_logs import log_sum
+from minorant.posteriors.chain import relative_likelihood
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -185,3 +188,49 @@ def test_a_climb_on_rows_that_cannot_be_ends_with_a_sentence_that_names_the_firs
     assert fit.outcome.name == "NON_FINITE"
     assert [(d.component, d.rows) for d in fit.degenerate] == [(-1, (6,))]
     assert re.match(said, evidence.impossible(fit, values, groups, labels))
+
+
+def test_rows_of_equal_coordinates_have_the_softmax_s_derivatives():
+    """Where the largest is tied, and where moves are not allowed: ``diag(p) - p p'``."""
+    allowed = ((True, True, False), (True, True, True), (False, True, False))
+    structure = AllowedSimplex(allowed)
+
+    @quick_jit
+    def derivatives(free):
+        bend = jax.jacfwd(jax.jacrev(structure.value))(free)
+        return structure.value(free), jax.jacrev(structure.value)(free), bend
+
+    p, slope, bend = (np.asarray(leaf) for leaf in derivatives(np.zeros((3, 3))))
+    np.testing.assert_allclose(p, np.array(allowed) / np.sum(allowed, 1, keepdims=True))
+    first = np.einsum("ia,ab->iab", p, np.eye(3)) - p[:, :, None] * p[:, None]
+    d = np.eye(3)
+    second = np.einsum("iac,ab->iabc", first, d) - np.einsum("iac,ib->iabc", first, p)
+    second -= np.einsum("ia,ibc->iabc", p, first)
+    for i in range(3):
+        np.testing.assert_allclose(slope[i, :, i], first[i], atol=1e-15)
+        np.testing.assert_allclose(bend[i, :, i, :, i], second[i], atol=1e-15)
+        assert np.delete(slope[i], i, axis=1).max(initial=0.0) == 0.0
+
+
+def test_rows_that_states_tell_alike_share_the_derivative():
+    """Ties of the largest score, a state that is impossible, a row that no state allows."""
+    never = -np.inf
+    scores = np.array([[0.0, never, never], [0.0, 1.0, never]])
+
+    @quick_jit
+    def slopes(scores):
+        def total(scores):
+            return log_sum(scores, 0).sum()
+
+        def shifted(scores):
+            likelihood, top = relative_likelihood(scores)
+            whole = likelihood.sum(0)
+            safe = jnp.where(whole > 0, whole, 1.0)
+            return jnp.where(whole > 0, jnp.log(safe) + top, 0.0).sum()
+
+        return jax.grad(shifted)(scores), jax.grad(total)(scores[:, :2])
+
+    expected = np.array([[0.5, 0.0, 0.0], [0.5, 1.0, 0.0]])
+    by_parts, by_logs = slopes(scores)
+    np.testing.assert_allclose(by_parts, expected, atol=1e-15)
+    np.testing.assert_allclose(by_logs, expected[:, :2], atol=1e-15)

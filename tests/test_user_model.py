@@ -192,9 +192,43 @@ class Loose(Items):
         return dist.Bernoulli(logits=self.slopes * z + self.intercepts)
 
 
+class Wider(Counts):
+    def prior(self):
+        return dist.Normal(jnp.zeros(3), 1.0).to_event(1)
+
+
+class Asking(Items):
+    def likelihood(self, z):
+        slopes = self.slopes if z > 0 else -self.slopes
+        return dist.Bernoulli(logits=slopes * z + self.intercepts).to_event(1)
+
+
+class Hosted(Items):
+    def prior(self):
+        return dist.Normal(float(self.slopes[0]), 1.0)
+
+
+class Negative(Items):
+    def likelihood(self, z):
+        return dist.Normal(self.slopes * z, self.intercepts).to_event(1)
+
+
 @pytest.mark.parametrize(
     ("model", "kind", "sentence"),
     [
+        (
+            Wider(np.zeros((3, 2)), np.zeros(3)),
+            ValueError,
+            "for the z of shape \\(3,\\) that prior",
+        ),
+        (Asking(ITEMS.slopes, ITEMS.intercepts), ValueError, "use jnp.where or jax.lax.cond"),
+        (
+            Hosted(ITEMS.slopes, ITEMS.intercepts),
+            ValueError,
+            "prior\\(\\) is computed .* jax.numpy",
+        ),
+        (Negative(ITEMS.slopes, -np.ones(3)), ValueError, "invalid scale parameter"),
+        (Items(ITEMS.slopes, None), TypeError, "Items.intercepts must be numbers to start from"),
         (Endless(ITEMS.slopes, ITEMS.intercepts), TypeError, "discrete without end"),
         (Apart(np.zeros((3, 2)), np.zeros(3)), TypeError, "say with .to_event"),
         (Nothing(ITEMS.slopes, ITEMS.intercepts), TypeError, "numpyro.distributions, an optional"),
@@ -205,6 +239,11 @@ class Loose(Items):
 def test_models_that_cannot_be_fitted(model, kind, sentence, float64):
     with pytest.raises(kind, match=sentence):
         minorant.fit(model, np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0]]))
+
+
+def test_no_encoder_for_what_is_summed(float64):
+    with pytest.raises(ValueError, match="summed out exactly, which no encoder betters"):
+        minorant.fit(CLASSES, np.ones((3, 2)), posterior="encoder")
 
 
 def test_rows_that_cannot_be_described(float64):

@@ -26,6 +26,24 @@ def expect(model: StateSpace, rows: Rows) -> jax.Array:
     return found.bound, model.maximise(found.statistics)
 
 
+@jax.jit
+def gradient(model: StateSpace, rows: Rows) -> tuple[jax.Array, StateSpace]:
+    """The evidence and its derivative by every parameter, by Fisher's identity."""
+    return jax.value_and_grad(lambda m: m.summed_log_evidence(rows, m.prepare()))(model)
+
+
+@jax.jit
+def filter_gradient(model: StateSpace, rows: Rows) -> tuple[jax.Array, StateSpace]:
+    """The same, the filter differentiated as it stands."""
+    return jax.value_and_grad(lambda m: m.log_evidence(rows, m.prepare()).sum())(model)
+
+
+@jax.jit
+def densities(model: StateSpace, rows: Rows) -> jax.Array:
+    """``log p(x_t | x_1 .. x_t-1)`` of every row."""
+    return model.log_evidence(rows, model.prepare())
+
+
 def main() -> None:
     """Measure and print."""
     n, l, d = map(int, sys.argv[1:4])
@@ -50,6 +68,9 @@ def main() -> None:
     found = {
         "smooth": timed(lambda: smooth(model, rows)),
         "em_step": timed(lambda: expect(model, rows)),
+        "densities": timed(lambda: densities(model, rows)),
+        "gradient": timed(lambda: gradient(model, rows)),
+        "gradient of the filter": timed(lambda: filter_gradient(model, rows), rounds=1),
         "log_likelihood": float(expect(model, rows)[0]),
     }
     print(json.dumps(found))

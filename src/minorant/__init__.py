@@ -13,6 +13,7 @@ _NAMES = {
     "fit": "fitting",
     "resume": "fitting",
     "check": "row_check",
+    "compare": "comparison",
     "load": "saving",
     "save": "saving",
     "Fit": "result",
@@ -33,6 +34,7 @@ _NAMES = {
     "Model": "models",
     "HiddenMarkov": "models",
     "EM": "solvers",
+    "Encoder": "posteriors",
     "QuasiNewton": "solvers",
     "Starts": "solvers.starts",
     "Target": "targets",
@@ -49,8 +51,8 @@ _NAMES = {
 # A model and an estimator go by these names: the user says which.
 _TWICE = ("FactorAnalysis", "LatentTrait", "MixedModel", "PPCA", "StateSpace")
 _MODULES = (
-    "bounds", "components", "data", "datasets", "estimators", "evidence", "models", "plots",
-    "posteriors", "saving", "solvers", "targets", "unknowns",
+    "bounds", "components", "data", "datasets", "estimators", "evidence", "families", "models",
+    "plots", "posteriors", "saving", "solvers", "targets", "unknowns",
 )  # fmt: skip
 
 __all__ = [*_NAMES, *_MODULES, "__version__"]

@@ -15,24 +15,27 @@ from minorant._progress import Progress, Reporter
 from minorant.answer import answer_of
 from minorant.climbing import Callback, Climb, lanes_from, run
 from minorant.data.tables import as_table
+from minorant.encoding import Course, asked_family, climbed, default_ascent, started
 from minorant.ladder import Ladder
 from minorant.models.base import (
     AbstractExactModel,
     AbstractTractableModel,
 )
 from minorant.models.target import AbstractTarget
+from minorant.posteriors import Encoder
 from minorant.preparation import (
     prepare,
 )
 from minorant.restarts import climbed_from_starts
 from minorant.result import Fit, FitError
-from minorant.solvers import EM, AbstractSolver, Problem, QuasiNewton
+from minorant.solvers import EM, AbstractSolver, Ascent, Problem, QuasiNewton
 from minorant.solvers.starts import (
     Starts,
 )
 from minorant.target_fit import TargetFit
 
-POSTERIORS = ("auto", "exact", "full-rank")
+POSTERIORS = ("auto", "exact", "full-rank", "mean-field", "encoder")
+_STEPS = 2000
 
 
 @overload
@@ -52,11 +55,12 @@ def fit(  # noqa: PLR0913  # pyright: ignore[reportInconsistentOverload]
     groups: Any = None,
     inputs: Any = None,
     fixed: Callable[[Any], Any] | None = None,
-    posterior: str = "auto",
-    solver: AbstractSolver | None = None,
+    posterior: Any = "auto",
+    bound: Any = None,
+    solver: AbstractSolver | Ascent | None = None,
     starts: Starts | None = None,
     tolerance: float = 1e-7,
-    max_steps: int = 2000,
+    max_steps: int | None = None,
     remedy: str = "floor",
     accuracy: float = 0.05,
     seconds: float = 60.0,
@@ -82,15 +86,23 @@ def fit(  # noqa: PLR0913  # pyright: ignore[reportInconsistentOverload]
         inputs: (n, m) known covariates, for models that condition on them.
         fixed: selects the parameters that keep their given value, for example
             ``lambda m: (m.weights, m.component.mean)``.
-        posterior: which E-step: ``"auto"``, ``"exact"``, or ``"full-rank"``, a Gaussian q for each
-            row, which a user's ``Model`` with a continuous latent can have; of a target ``"auto"``
-            or the family: ``"mode"``, ``"mean-field"``, ``"low-rank"``, ``"full-rank"``,
-            ``"mixture"``, ``"flow"``.
+        posterior: which E-step: ``"auto"`` or ``"exact"``; of a user's ``Model`` also
+            ``"full-rank"`` or ``"mean-field"``, a Gaussian q for each row (with options:
+            ``minorant.posteriors.PerRow``), or ``"encoder"``, one network that gives every row's q
+            (with options: ``minorant.Encoder``); of a target ``"auto"``,
+            or the family: a name of ``minorant.families.BY_NAME``, a family with options
+            (``minorant.families.Flow(kind="spline")``), or a density of yours to climb from.
+        bound: an object of ``minorant.bounds``; None for the evidence lower bound. For an encoder;
+            of a target for families that climb by stochastic ascent.
         solver: ``EM(acceleration, tolerance)`` or ``QuasiNewton(tolerance)``; None for EM where
-            the M-step is closed and quasi-Newton where it is not.
-        starts: how many starts and of which kinds.
+            the M-step is closed and quasi-Newton where it is not. With an encoder
+            ``solvers.Ascent(accuracy)``, in nats per row.
+        starts: how many starts and of which kinds; None: twelve partitions of the rows where the
+            latent is discrete, else the model's own number. Of other models (``StateSpace``, a
+            ``Model`` of yours) the first start is the one they propose or are given, the others
+            are moved from it at random.
         tolerance: nats per row that may be left to gain at convergence.
-        max_steps: limit on steps of each climb.
+        max_steps: limit on steps of each climb; None for 2000, with an encoder 30,000.
         remedy: what to do when the best optimum has a collapsed or empty component: ``"floor"``
             keeps it on its floor, ``"reseed"`` puts it where the fit is worst and climbs again,
             ``"merge"`` goes on with one component fewer. It is named in ``fit.degenerate``.
@@ -123,21 +135,29 @@ def fit(  # noqa: PLR0913  # pyright: ignore[reportInconsistentOverload]
     if isinstance(model, AbstractTarget):
         given = (data, weights, labels, groups, inputs, fixed, solver, starts)
         _check_target_options(given)
-        ladder = Ladder(posterior, accuracy, seconds, random_state or 0, Reporter(progress))
+        options = (accuracy, seconds, random_state or 0, Reporter(progress), bound)
+        ladder = Ladder(posterior, *options)
         return _thrown(ladder.climb(model), throw)
     _check_options(model, posterior, max_steps, tolerance, remedy)
-    model = _with_posterior(model, posterior)
-    solver = solver or default_solver(model, tolerance)
-    _check_solver(model, solver)
+    family = asked_family(model, posterior, bound)
+    described: Any = _with_posterior(model, posterior, family)
     _config.enable_compilation_cache()
-    empty = model.allows_empty_rows()
+    empty = described.allows_empty_rows()
+    reporter = Reporter(progress)
+    if isinstance(family, Encoder):
+        course = Course(default_ascent(solver, max_steps), reporter, callbacks, began)
+        table, names = as_table(data, weights, labels, groups, inputs, empty_rows=empty)
+        seed = int(np.random.default_rng(random_state).integers(2**31))
+        described = started(described, table, names, family, seed)
+        return _thrown(climbed(prepare(described, table, names, fixed), course, seed), throw)
+    chosen = _checked_solver(described, solver or default_solver(described, tolerance))
     table, names = as_table(data, weights, labels, groups, inputs, empty_rows=empty)
-    prepared = prepare(model, table, names, fixed)
-    climb = Climb(solver, max_steps, Reporter(progress), callbacks, began)
+    prepared = prepare(described, table, names, fixed)
+    climb = Climb(chosen, max_steps or _STEPS, reporter, callbacks, began)
     try:
-        answer = climbed_from_starts(prepared, climb, starts or Starts(), remedy, random_state)
+        answer = climbed_from_starts(prepared, climb, starts, remedy, random_state)
     finally:
-        climb.reporter.close()
+        reporter.close()
     return _thrown(answer, throw)
 
 
@@ -191,6 +211,8 @@ def resume(  # noqa: PLR0913
             f"resume goes on with the fit of a model of rows; got {type(fit).__name__}. A target "
             "is climbed from its start each time: give minorant.fit more seconds=."
         )
+    if isinstance(getattr(fit.model, "family", None), Encoder):
+        return _encoded_further(fit, data, weights, options)
     empty = fit.model.allows_empty_rows()
     table, names = as_table(data, weights, labels, groups, inputs, empty_rows=empty)
     if len(names) != len(fit.names):
@@ -218,6 +240,13 @@ def resume(  # noqa: PLR0913
     return answer_of(prepared, climb, lanes, "", "floor")
 
 
+def _encoded_further(answer: Fit, data: Any, weights: Any, options: dict[str, Any]) -> Any:
+    """Another climb from where model and encoder stand."""
+    family = answer.model.family
+    model = answer.model.bounded()
+    return fit(model, data, weights=weights, posterior=family, bound=family.bound, **options)
+
+
 def default_solver(model: AbstractExactModel, tolerance: float) -> AbstractSolver:
     """EM where the M-step is closed, quasi-Newton on the evidence where it is not."""
     if isinstance(model, AbstractTractableModel):
@@ -225,12 +254,17 @@ def default_solver(model: AbstractExactModel, tolerance: float) -> AbstractSolve
     return QuasiNewton(tolerance)
 
 
-def _check_solver(model: Any, solver: AbstractSolver) -> None:
+def _checked_solver(model: Any, solver: Any) -> AbstractSolver:
+    if not isinstance(solver, AbstractSolver):
+        raise TypeError(
+            f"solver must be minorant.EM or minorant.QuasiNewton here; got {type(solver).__name__}."
+        )
     if isinstance(solver, EM) and not isinstance(model, AbstractTractableModel):
         raise TypeError(
             f"{type(model).__name__} has no closed M-step, which EM needs: use "
             "minorant.QuasiNewton, or no solver for the default."
         )
+    return solver
 
 
 def _check_target_options(given: tuple) -> None:
@@ -243,37 +277,32 @@ def _check_target_options(given: tuple) -> None:
             )
 
 
-def _with_posterior(model: AbstractExactModel, posterior: str) -> AbstractExactModel:
+def _with_posterior(model: Any, posterior: Any, family: Any) -> AbstractExactModel:
     """The model, its latent done away with as asked.
 
     Raises:
         ValueError: where the model has no such posterior.
     """
-    if posterior == "full-rank":
-        if not hasattr(model, "bounded"):
-            raise ValueError(
-                f"{type(model).__name__} has its own posterior, and no other: 'full-rank' is for "
-                "a minorant.Model of yours with a continuous latent."
-            )
-        return model.bounded()  # pyright: ignore[reportAttributeAccessIssue]
+    if family is not None:
+        return model if isinstance(family, Encoder) else model.bounded(family)
     if posterior == "exact" and model.is_bounded():
         raise ValueError(f"{type(model).__name__} has no exact posterior: {model.reason()}.")
     return model
 
 
 def _check_options(
-    model: Any, posterior: str, max_steps: int, tolerance: float, remedy: str
+    model: Any, posterior: Any, max_steps: int | None, tolerance: float, remedy: str
 ) -> None:
     if not isinstance(model, AbstractExactModel):
         raise TypeError(
             "model must be an exact model such as minorant.Mixture, or a minorant.Target; got "
             f"{type(model).__name__}."
         )
-    if posterior not in POSTERIORS:
+    if isinstance(posterior, str) and posterior not in POSTERIORS:
         raise ValueError(f"posterior must be one of {POSTERIORS}; got {posterior!r}.")
     if remedy not in degeneracy.REMEDIES:
         raise ValueError(f"remedy must be one of {degeneracy.REMEDIES}; got {remedy!r}.")
-    if max_steps < 1:
+    if max_steps is not None and max_steps < 1:
         raise ValueError(f"max_steps must be at least 1; got {max_steps}.")
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be at least 0 nats per row; got {tolerance}.")

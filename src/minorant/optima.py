@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from minorant._parameters import from_vector, to_vector
+from minorant._parameters import from_vector
 from minorant.models.base import count_components
 from minorant.result import Climbed, Fit, Optimum
 
@@ -90,6 +90,6 @@ def _components(model: Any) -> Float[np.ndarray, "k p"]:
     """Every component's parameters as one row, the weight among them."""
     k = count_components(model)
     if k == 1:
-        return np.asarray(to_vector(model), dtype=float)[None]
+        return model.invariants()[None]
     leaves = [np.asarray(leaf, dtype=float) for leaf in jax.tree.leaves(model)]
     return np.concatenate([leaf.reshape(k, -1) for leaf in leaves if leaf.shape[:1] == (k,)], 1)

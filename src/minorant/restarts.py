@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from minorant import degeneracy
-from minorant._parameters import filled, has_all_parameters
+from minorant._parameters import filled, has_all_parameters, hold
 from minorant._types import Rows
 from minorant.answer import answer_of
 from minorant.climbing import DROPPED, Climb, Lanes, begin, launch, run
@@ -37,6 +37,7 @@ from minorant.solvers.starts import (
 )
 
 _SHORT_STEPS = 30
+_MORE_STEPS = 100  # where no partition says what is where
 _SAME_START = 1e-4
 _RESEEDINGS = 3
 
@@ -51,7 +52,7 @@ class Sample(NamedTuple):
 
 
 def climbed_from_starts(
-    prepared: Prepared, climb: Climb, starts: Starts, remedy: str, random_state: int | None
+    prepared: Prepared, climb: Climb, starts: Starts | None, remedy: str, random_state: int | None
 ) -> Fit:
     """Climb from the given parameters, or from several starts; then treat what collapsed."""
     rng = np.random.default_rng(random_state)
@@ -60,11 +61,12 @@ def climbed_from_starts(
         started = template.initial(initial_block(prepared, rng), rng)
         template = filled(template, cast(started, prepared.dtype))
     if has_all_parameters(template):
-        return _climbed_from(prepared._replace(template=template), climb, remedy)
+        return _climbed_around(prepared, template, climb, starts, remedy, rng)
     if not isinstance(template, AbstractDiscreteModel):
         raise ValueError(
             f"{type(template).__name__} does not say where to start: give all of its parameters."
         )
+    starts = starts or Starts()
     sample = _sample(prepared, rng)
     m = len(sample.index)
     weights = np.asarray(sample.block.weight[:m], dtype=float)
@@ -78,6 +80,77 @@ def climbed_from_starts(
     return _treated(prepared, climb, sample, answer, remedy)
 
 
+def _climbed_around(
+    prepared: Prepared,
+    first: Any,
+    climb: Climb,
+    starts: Starts | None,
+    remedy: str,
+    rng: np.random.Generator,
+) -> Fit:
+    """Climbs from one place; of a model that is no partition's, from places around it as well.
+
+    What a template leaves open is moved at random; what is given stays where it is, unless all is.
+    """
+    n = first.n_starts() if starts is None else starts.n
+    if isinstance(first, AbstractDiscreteModel) or n == 1:
+        return _climbed_from(prepared._replace(template=first), climb, remedy)
+    given = prepared.template
+    others = [cast(first.perturbed(rng), prepared.dtype) for _ in range(n - 1)]
+    if not has_all_parameters(given):
+        others = [filled(given, other) for other in others]
+    models = [first, *(hold(prepared.fixed, first, other) for other in others)]
+    prepared = prepared._replace(template=first)
+    n_climbed = Starts().n_climbed if starts is None else starts.n_climbed
+    lanes, note = _from_models(prepared, climb, models, n_climbed, rng)
+    return answer_of(prepared, climb, lanes, note, remedy)
+
+
+def _from_models(
+    prepared: Prepared, climb: Climb, models: list[Any], n_climbed: int, rng: np.random.Generator
+) -> tuple[Lanes, str]:
+    """The first start climbed as if alone, so that several find no less; the others side by side.
+
+    Of many rows the others climb on a sample, and the best of them then on all rows, one after the
+    other: some models know shortcuts that lanes would lose.
+    """
+    full = Problem(prepared.template, prepared.source, prepared.fixed)
+
+    def alone(models: Any, start: int) -> Lanes:
+        return run(climb, full, begin(climb, full, models, (start,)), prepared.spread)
+
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *models)
+    first = alone(jax.tree.map(lambda leaf: leaf[:1], stacked), 0)
+    if first.interrupted:
+        return first, _sentence(first, 1)
+    source, whole = _some_rows(prepared, rng)
+    short = climb if whole else climb._replace(max_steps=_MORE_STEPS, callbacks=())
+    problem = Problem(prepared.template, source, prepared.fixed)
+    others = jax.tree.map(lambda leaf: leaf[1:], stacked)
+    lanes = begin(short, problem, others, tuple(range(1, len(models))))
+    lanes = run(short, problem, lanes, prepared.spread)
+    if whole or lanes.interrupted:
+        found = first.joined(lanes) if whole else first
+        return found, _sentence(first.joined(lanes), len(found.starts))
+    kept = _best_distinct(lanes, n_climbed, float(source.total_weight), len(prepared.names))
+    found = first
+    for lane in kept:
+        if not found.interrupted:
+            found = found.joined(alone(lanes.models([lane]), lanes.starts[lane]))
+    return found, _sentence(first.joined(lanes), len(found.starts))
+
+
+def _some_rows(prepared: Prepared, rng: np.random.Generator) -> tuple[ArraySource, bool]:
+    """The rows of short climbs, and whether they are all."""
+    table, template = prepared.table, prepared.template
+    n, d = table.values.shape
+    if template.compresses(d):
+        return prepared.source, True
+    index = _some(prepared, rng, subsample_size(n, template.numbers_per_row(d), 1))
+    whole = len(index) == n
+    return (prepared.source, True) if whole else (subset(prepared, index)[0], False)
+
+
 def _climbed_from(prepared: Prepared, climb: Climb, remedy: str) -> Fit:
     """The climb from where the template stands."""
     problem = Problem(prepared.template, prepared.source, prepared.fixed)
@@ -86,15 +159,20 @@ def _climbed_from(prepared: Prepared, climb: Climb, remedy: str) -> Fit:
     return answer_of(prepared, climb, lanes, "", remedy)
 
 
+def _some(prepared: Prepared, rng: np.random.Generator, size: int) -> np.ndarray:
+    """Row numbers, of groups whole ones."""
+    table, n = prepared.table, len(prepared.table.values)
+    if prepared.template.is_grouped():
+        return subsample_groups(rng, table.groups, n, size)
+    return subsample(rng, n, size, table.weights)
+
+
 def _sample(prepared: Prepared, rng: np.random.Generator) -> Sample:
     table = prepared.table
     n, d = table.values.shape
     template = prepared.template
     size = subsample_size(n, template.numbers_per_row(d), count_components(template))
-    if prepared.template.is_grouped():
-        index = subsample_groups(rng, table.groups, n, size)
-    else:
-        index = subsample(rng, n, size, table.weights)
+    index = _some(prepared, rng, size)
     whole = len(index) == n
     source = prepared.source if whole else subset(prepared, index)[0]
     return Sample(index, completed_block(prepared, index, rng), source, whole)

@@ -170,12 +170,37 @@ class Acceleration(NamedTuple):
     saved: int
 
 
+class GapSplit(NamedTuple):
+    """What the gap of an encoder's bound is made of, in nats: totals, and one number per row.
+
+    ``gap = approximation + amortisation``, both from draws: either may fall below 0 by the error.
+
+    Attributes:
+        approximation: log p(x) less the bound of each row's best Gaussian: what the family misses.
+        amortisation: the bound of each row's best Gaussian less the encoder's: what one shared
+            function misses, and what ``fit.posterior(X, refine=True)`` wins back.
+        monte_carlo: standard error of the amortisation's total; that of the estimate is
+            ``Evidence.standard_error``.
+        rows_approximation: (n,).
+        rows_amortisation: (n,).
+    """
+
+    approximation: float
+    amortisation: float
+    monte_carlo: float
+    rows_approximation: Float[np.ndarray, " n"]
+    rows_amortisation: Float[np.ndarray, " n"]
+
+
 class Evidence(NamedTuple):
     """log p(x) and how well it is known, in nats; the ``rows_`` fields hold one number per row.
 
     ``lower <= estimate <= upper``. For an exact posterior all three are equal and the gap is 0; for
     any other q, ``lower`` is L(theta, q), ``estimate`` = ``upper`` is the exact log p(x), and the
-    gap is KL(q || p(z | x)), computed by itself and not as a difference.
+    gap is KL(q || p(z | x)), computed by itself and not as a difference. ``split`` says what the
+    gap of an encoder is made of; None for any other q. Where it was annealed, ``lower`` and
+    ``upper`` are 95% limits, ``gap`` is from q's bound to the estimate, and ``certificate`` says
+    how they came about (:mod:`minorant.evidence.certificate`).
     """
 
     lower: float
@@ -189,9 +214,13 @@ class Evidence(NamedTuple):
     rows_gap: Float[np.ndarray, " n"]
     reliability: Float[np.ndarray, " n"] | None
     verdict: str
+    split: GapSplit | None = None
+    certificate: Any = None
 
     def __str__(self) -> str:
         """Bracket and verdict."""
+        if self.certificate is not None:
+            return self.certificate.table(self)
         return (
             f"{self.lower:.6f} <= log p(x) <= {self.upper:.6f} nats "
             f"(gap {self.gap:.3g}, standard error {self.standard_error:.3g}). {self.verdict}"

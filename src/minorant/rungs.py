@@ -32,6 +32,7 @@ class Rung(NamedTuple):
         seconds: wall time of the climb and of judging it.
         sentence: what the climb did.
         member: the density.
+        held: the noise that it was climbed on, where that never changed; else None.
     """
 
     family: str
@@ -43,6 +44,7 @@ class Rung(NamedTuple):
     seconds: float
     sentence: str
     member: Any
+    held: Any = None
 
     @property
     def gap(self) -> float:
@@ -108,11 +110,9 @@ def draw(target: AbstractTarget, member: AbstractMember, seed: int, s: int) -> D
     return Draws(points, log_weights, *smoothed(log_weights))
 
 
-def judged(
-    family: str, target: AbstractTarget, member: AbstractMember, seed: int, seconds: float,
-    sentence: str,
-) -> Rung:  # fmt: skip
-    """A member with its bound and evidence on fresh draws."""
+def judged(family: str, target: AbstractTarget, reached: Any, seed: int) -> Rung:
+    """What a family reached (member, sentence, held), its bound and evidence on fresh draws."""
+    member, sentence, held = reached
     draws = draw(target, member, seed, draws_to_judge(target.size))
     s = len(draws.log_weights)
     value, differ = map(float, averaged(draws.log_weights))
@@ -121,7 +121,9 @@ def judged(
         spread = float(draws.log_weights.std() / np.sqrt(s))
     bound = Estimate(float(draws.log_weights.mean()), spread)
     effective = s / (1.0 + differ**2)
-    return Rung(family, bound, evidence, draws.reliability, effective, s, seconds, sentence, member)
+    return Rung(
+        family, bound, evidence, draws.reliability, effective, s, 0.0, sentence, member, held
+    )
 
 
 def draws_to_judge(p: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,63 +11,16 @@ import numpy as np
 from jaxtyping import Float
 
 from minorant import _config
-from minorant._pareto import UNRELIABLE, smoothed
 from minorant._types import Array
 from minorant.models.target import AbstractTarget
 from minorant.result import Estimate, Evidence, Outcome
 from minorant.rungs import Draws, Rung, draw
+from minorant.solvers.linear_response import Outputs, covariance
+from minorant.solvers.sample_average import AverageBound
+from minorant.target_predict import predicted, sampled_prior
+from minorant.target_table import Response, Table, labels_of, row_of, warned
 
-_SHOWN = 6
-
-
-class Row(NamedTuple):
-    """One number of the posterior: mean and quantiles, with Monte Carlo errors.
-
-    ``tail`` is the k-hat of its weighted squares: from 0.7 on, quantiles hold, but the standard
-    deviation (which the posterior may not even have) and the Monte Carlo error do not.
-    """
-
-    name: str
-    mean: float
-    sd: float
-    mean_error: float
-    q5: float
-    q50: float
-    q95: float
-    tail: float
-
-    @property
-    def is_reliable(self) -> bool:
-        """Whether mean and standard deviation can be relied on."""
-        return self.tail < UNRELIABLE
-
-    def __str__(self) -> str:
-        """One line; a star where mean and standard deviation cannot be relied on."""
-        star = "" if self.is_reliable else " *"
-        return (
-            f"{self.name:24s} {self.mean:12.5g} {self.sd:12.5g} {self.mean_error:10.2g} "
-            f"{self.q5:12.5g} {self.q50:12.5g} {self.q95:12.5g}{star}"
-        )
-
-
-class Table(NamedTuple):
-    """The posterior number by number, and what its draws are worth."""
-
-    rows: tuple[Row, ...]
-    sentence: str
-
-    def __getitem__(self, name: Any) -> Any:
-        """The row of that name; by number, the field."""
-        if isinstance(name, str):
-            return next(row for row in self.rows if row.name == name)
-        return tuple(self)[name]
-
-    def __str__(self) -> str:
-        """The table and the sentence."""
-        columns = ("mean", "sd", "mc error", "5%", "50%", "95%")
-        head = f"{'':24s} {columns[0]:>12s} {columns[1]:>12s} {columns[2]:>10s} "
-        head += " ".join(f"{column:>12s}" for column in columns[3:])
-        return "\n".join([head, *map(str, self.rows), self.sentence])
+_MOST_RESPONSES = 256
 
 
 class TargetPosterior:
@@ -97,10 +52,10 @@ class TargetPosterior:
             Arrays by name, derived quantities included.
         """
         if not corrected:
-            return self._values(draw(self.target, self.member, random_state + 1, n).points)
+            return self._values(self._drawn(random_state + 1, n).points)
         drawn = self.draws
         if n * 4 > len(drawn.points):
-            drawn = draw(self.target, self.member, random_state + 1, 8 * n)
+            drawn = self._drawn(random_state + 1, 8 * n)
         rng = np.random.default_rng(random_state)
         picked = rng.choice(len(drawn.points), n, p=drawn.probability)
         return self._values(drawn.points[picked])
@@ -122,6 +77,10 @@ class TargetPosterior:
             found[name] = (mean, np.sqrt(square))
         return found
 
+    def _drawn(self, seed: int, n: int) -> Draws:
+        with _config.precision(self._dtype):
+            return draw(self.target, self.member, seed, n)
+
     def _values(self, points: Float[np.ndarray, "s p"]) -> dict[str, np.ndarray]:
         with _config.precision(self._dtype):
             return jax.device_get(_values_of(self.target, points))
@@ -141,6 +100,7 @@ class TargetFit(NamedTuple):
         check: what the check before the climb found worth saying.
         seconds: wall time.
         random_state: the seed.
+        chosen: which of the rungs is returned.
     """
 
     target: AbstractTarget
@@ -152,11 +112,12 @@ class TargetFit(NamedTuple):
     check: str = ""
     seconds: float = 0.0
     random_state: int = 0
+    chosen: int = -1
 
     @property
     def rung(self) -> Rung:
         """The rung that was chosen."""
-        return max(self.rungs, key=lambda rung: float(rung.bound.value))
+        return self.rungs[self.chosen]
 
     def sample(
         self, n: int = 1000, random_state: int = 0, corrected: bool = True
@@ -164,46 +125,142 @@ class TargetFit(NamedTuple):
         """``n`` draws of every unknown, by name; see :meth:`TargetPosterior.sample`."""
         return self.posterior.sample(n, random_state, corrected)
 
-    def evidence(self) -> Evidence:
-        """The bound and the importance-weighted estimate of log p(x), the data set as one row.
+    def evidence(self, accuracy: float = 0.1, seed: int = 0, seconds: float = 30.0) -> Evidence:
+        """``lower <= log p(x) <= upper``; see :func:`minorant.evidence.target_evidence`."""
+        # Evidence is computed layers up; a record may only forward to it.
+        module = importlib.import_module("minorant.evidence")
+        return module.target_evidence(self, accuracy, seed, seconds)
 
-        There is no upper limit yet: it is infinite.
-        """
-        rung = self.rung
-        lower, estimate = float(rung.bound.value), float(rung.evidence.value)
-        one = np.array
-        return Evidence(
-            lower,
-            estimate,
-            np.inf,
-            estimate - lower,
-            float(rung.evidence.standard_error),
-            one([lower]),
-            one([estimate]),
-            one([np.inf]),
-            one([estimate - lower]),
-            one([rung.reliability]),
-            self.outcome.value,
-        )
+    def calibration(self, seed: int = 0) -> Any:
+        """Which means and deviations of q are off; see :func:`minorant.evidence.calibration`."""
+        return importlib.import_module("minorant.evidence").calibration(self, seed)
 
     def summary(self) -> Table:
-        """Mean, standard deviation and quantiles of every number, with Monte Carlo errors."""
-        draws, weight = self.posterior.draws, self.posterior.draws.probability
-        rows = []
-        for name, values in self.posterior._values(draws.points).items():
-            flat = values.reshape(len(values), -1)
-            for column, index in enumerate(np.ndindex(values.shape[1:])):
-                where = f"[{', '.join(map(str, index))}]" if index else ""
-                rows.append(_row(name + where, flat[:, column], weight, draws.log_weights))
-        return Table(tuple(rows), self._worth() + _warned(rows))
+        """Mean, standard deviation and quantiles of every number, with Monte Carlo errors.
 
-    def to_arviz(self, n: int = 1000, random_state: int = 0, corrected: bool = True) -> Any:
+        Of a mean-field fit with at most 256 numbers their linear-response standard deviations too.
+        """
+        draws, weight = self.posterior.draws, self.posterior.draws.probability
+        values = self.posterior._values(draws.points)
+        numbers = sum(value[0].size for value in values.values())
+        has_response = self.rung.held is not None and numbers <= _MOST_RESPONSES
+        response = self.linear_response() if has_response else None
+        rows = []
+        for name, value in values.items():
+            flat = value.reshape(len(value), -1)
+            for column, label in enumerate(labels_of(name, value.shape[1:])):
+                row = row_of(label, flat[:, column], weight, draws.log_weights)
+                sd = float(response.sd[len(rows)]) if response else np.nan
+                rows.append(row._replace(response_sd=sd))
+        return Table(tuple(rows), self._worth() + warned(rows, has_response))
+
+    def linear_response(self, names: tuple[str, ...] | None = None) -> Response:
+        r"""Covariances of a mean-field fit's unknowns, from how its means respond to tilts.
+
+        .. math:: \mathrm{Cov}(f, g) \approx J_f (-H)^{-1} J_g^\top
+
+        Args:
+            names: of unknowns and derived values; None for all. Each number takes one solve.
+
+        Returns:
+            The covariance matrix and its standard deviations, with the numbers' names.
+
+        Raises:
+            ValueError: for a fit of another family, or a name that is not there.
+
+        Example:
+            >>> import numpy as np, minorant
+            >>> from minorant import unknowns
+            >>> precision = np.linalg.inv(np.array([[1.0, 0.8], [0.8, 1.0]]))
+            >>> target = minorant.Target(lambda z: -0.5 * z @ precision @ z, z=unknowns.real(2))
+            >>> fit = minorant.fit(target, posterior="mean-field")
+            >>> fit.linear_response().covariance.round(3)  # q's own has 0.36 and no covariance
+            array([[1. , 0.8],
+                   [0.8, 1. ]])
+
+        Giordano, Broderick & Jordan (2018); see :mod:`minorant.solvers.linear_response`. Not for:
+        posteriors of several modes.
+        """
+        held, member = self.rung.held, self.posterior.member
+        if held is None:
+            raise ValueError(
+                "linear_response is of fits by posterior='mean-field' of targets with second "
+                f"derivatives; this one is by {self.rung.family!r}, {self.rung.sentence}."
+            )
+        shapes = {name: v.shape[1:] for name, v in self._one_draw().items()}
+        names = tuple(shapes) if names is None else tuple(names)
+        missing = [name for name in names if name not in shapes]
+        if missing:
+            raise ValueError(f"names has {missing}; the fit has {', '.join(shapes)}.")
+        point = np.concatenate([member.mean, member.log_scale])
+        with _config.precision(np.dtype(np.float64)):
+            average = AverageBound(self.target, held)
+            found = np.asarray(covariance(average, point, Outputs(names)))
+        labels = [label for name in names for label in labels_of(name, shapes[name])]
+        return Response(tuple(labels), found)
+
+    def _one_draw(self) -> dict[str, np.ndarray]:
+        return self.posterior._values(self.posterior.draws.points[:1])
+
+    def predict(
+        self,
+        function: Callable[..., Any] | None = None,
+        n: int = 1000,
+        random_state: int = 0,
+        *,
+        corrected: bool = True,
+        draws: dict[str, np.ndarray] | None = None,
+    ) -> Any:
+        r"""Draws of what the posterior predicts: :math:`\tilde x \sim p(\tilde x \mid \theta)`.
+
+        Args:
+            function: called with a random key and, by keyword, those values of one draw that it
+                takes; its arrays are stacked. Written with ``jax.numpy``: it is run on all draws at
+                once. None, of ``minorant.bayes``: a replicate of the table's rows.
+            n: how many.
+            random_state: seed.
+            corrected: as in :meth:`TargetPosterior.sample`.
+            draws: values to predict from in place of the posterior's, such as the prior's
+                (``target.sample_prior``).
+
+        Returns:
+            The function's arrays, (n, ...) each.
+
+        Raises:
+            TypeError: without a function, of a target that does not make data itself.
+            ValueError: for a function of values that there are not.
+
+        Example:
+            >>> import jax, minorant
+            >>> from minorant import unknowns
+            >>> target = minorant.Target(lambda mean: -0.5 * mean**2, mean=unknowns.real())
+            >>> fit = minorant.fit(target, posterior="full-rank")
+            >>> fit.predict(lambda key, mean: mean + jax.random.normal(key, (5,)), n=100).shape
+            (100, 5)
+        """
+        found = self.sample(n, random_state, corrected) if draws is None else draws
+        return predicted(self.target, function, found, random_state)
+
+    def to_arviz(
+        self,
+        n: int = 1000,
+        random_state: int = 0,
+        corrected: bool = True,
+        *,
+        predictive: Callable[..., Any] | bool = False,
+        prior: dict[str, np.ndarray] | bool = False,
+    ) -> Any:
         """Draws and what is known of them as an ArviZ ``DataTree``, for its plots and tables.
 
         Args:
             n: how many draws.
             random_state: seed.
             corrected: as in :meth:`TargetPosterior.sample`.
+            predictive: a function as for :meth:`predict`, or True, of ``minorant.bayes``, for
+                replicated rows: adds ``posterior_predictive``, and with ``prior``
+                ``prior_predictive``.
+            prior: draws of the prior by name, or True, of ``minorant.bayes`` with distributions as
+                priors: adds ``prior``.
 
         Returns:
             A ``DataTree``: ``posterior`` has the draws, all of one chain, for they are independent
@@ -219,8 +276,20 @@ class TargetFit(NamedTuple):
             raise ImportError(
                 "to_arviz needs an optional extra: pip install 'minorant[arviz]'."
             ) from error
-        drawn = self.sample(n, random_state, corrected)
-        tree = from_dict({"posterior": {name: values[None] for name, values in drawn.items()}})
+        groups = {"posterior": self.sample(n, random_state, corrected)}
+        if prior is not False:
+            groups["prior"] = (
+                sampled_prior(self.target, n, random_state) if prior is True else prior
+            )
+        if predictive is not False:
+            function = None if predictive is True else predictive
+            for name in list(groups):
+                answer = predicted(self.target, function, groups[name], random_state)
+                answer = answer if isinstance(answer, dict) else {"x": answer}
+                groups[f"{name}_predictive"] = answer
+        tree = from_dict(
+            {group: {k: v[None] for k, v in each.items()} for group, each in groups.items()}
+        )
         tree["posterior"].attrs.update(self._diagnostics(corrected))
         return tree
 
@@ -264,36 +333,6 @@ class TargetFit(NamedTuple):
             *map(str, self.rungs),
         ]
         return "\n".join(line for line in lines if line)
-
-
-def _warned(rows: list[Row]) -> str:
-    starred = [row.name for row in rows if not row.is_reliable]
-    if not starred:
-        return ""
-    shown = ", ".join(starred[:_SHOWN]) + (", ..." if len(starred) > _SHOWN else "")
-    return (
-        f"\n* {shown}: tails so heavy that mean and standard deviation cannot be relied on; the "
-        "quantiles can."
-    )
-
-
-def _row(
-    name: str,
-    values: Float[np.ndarray, " s"],
-    weight: Float[np.ndarray, " s"],
-    log_weights: Float[np.ndarray, " s"],
-) -> Row:
-    mean = float(weight @ values)
-    sd = float(np.sqrt(weight @ (values - mean) ** 2))
-    error = float(np.sqrt((weight**2) @ (values - mean) ** 2))
-    order = np.argsort(values)
-    total = np.cumsum(weight[order]) - 0.5 * weight[order]
-    quantiles = np.interp([0.05, 0.5, 0.95], total, values[order])
-    away = np.abs(values - mean)
-    with np.errstate(divide="ignore"):
-        tail = smoothed(log_weights + 2.0 * np.log(away))[1]
-    low, middle, high = map(float, quantiles)
-    return Row(name, mean, sd, error, low, middle, high, tail)
 
 
 def _all_values(target: AbstractTarget, points: Array) -> dict[str, Array]:

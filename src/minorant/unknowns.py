@@ -127,7 +127,7 @@ class Simplex(AbstractUnknown):
         """The softmax of the log ratios."""
         del known
         k = self.shape[-1]
-        ratios = free.reshape(*self.shape[:-1], k - 1) @ _contrasts(k).T
+        ratios = free.reshape(*self.shape[:-1], k - 1) @ contrasts(k).T
         log_value = jax.nn.log_softmax(ratios, axis=-1)
         scale = 0.5 * np.log(k) * _count(self.shape[:-1])
         return jnp.exp(log_value), log_value.sum() + scale
@@ -135,7 +135,7 @@ class Simplex(AbstractUnknown):
     def free(self, value: Array, known: Known) -> Float[Array, " p"]:
         """Isometric log ratios."""
         del known
-        return jnp.ravel(jnp.log(value) @ _contrasts(self.shape[-1]))
+        return jnp.ravel(jnp.log(value) @ contrasts(self.shape[-1]))
 
 
 class Ordered(AbstractUnknown):
@@ -387,7 +387,7 @@ def _bound(bound: Bound, known: Known) -> Any:
     return bound(known) if callable(bound) else bound
 
 
-def _contrasts(k: int) -> Float[np.ndarray, "k j"]:
+def contrasts(k: int) -> Float[np.ndarray, "k j"]:
     """An orthonormal basis of the vectors of length k that sum to zero (Helmert's)."""
     basis = np.zeros((k, k - 1))
     for j in range(1, k):

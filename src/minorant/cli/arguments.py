@@ -25,6 +25,7 @@ class Model(StrEnum):
     STATE_SPACE = "state-space"
     LATENT_TRAIT = "latent-trait"
     MIXED_MODEL = "mixed-model"
+    FLOW_DENSITY = "flow-density"
 
 
 class Covariance(StrEnum):
@@ -114,7 +115,7 @@ ModelOption = Annotated[
         "factor-mixture: columns of numbers that share few factors. hidden-markov: sequences that "
         "move between few states, columns of any types. state-space: sequences with a linear "
         "Gaussian state. latent-trait: answers to items. mixed-model: a regression with random "
-        "effects of groups.",
+        "effects of groups. flow-density: columns of numbers, any continuous density.",
     ),
 ]
 Components = Annotated[

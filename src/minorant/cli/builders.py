@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from minorant.cli import flows
 from minorant.cli.arguments import Request
 from minorant.cli.faces import Face, Kinds, Numbers, named, optional
 from minorant.cli.sequences import steps_of
@@ -36,10 +38,11 @@ class Builder(NamedTuple):
     """How a model is built, which options it takes, and which of them it needs.
 
     ``kinds`` says whether its columns may be of several types ("any"), are all categories
-    ("categorical") or all numbers ("numbers").
+    ("categorical") or all numbers ("numbers"). ``build`` is None for a flow, which has its own
+    climb.
     """
 
-    build: Callable[[Request, Any], Any]
+    build: Callable[[Request, Any], Any] | None
     takes: tuple[str, ...]
     needs: tuple[str, ...] = ()
     kinds: str = "numbers"
@@ -59,12 +62,14 @@ def climbed_model(request: Request, table: pa.Table) -> tuple[Face, Fit]:
     weights = as_weights(weights, table.num_rows)
     face = _face(request, table, builder)
     steps = steps_of(face, table, face.columns.encode(_kept(request, table)))
+    if builder.build is None:
+        return face, flows.climbed(request, steps.matrix, weights)
     if weights is not None:
         weights = _on_steps(weights, steps.placed, len(steps.matrix.values), steps.groups)
     given = {"tolerance": request.tolerance, "max_steps": request.max_steps}
     with precision(np.dtype(float)):
         answer = fit(
-            builder.build(request, face.columns),
+            _told_of_groups(builder.build(request, face.columns), steps.groups),
             steps.matrix,
             weights=weights,
             random_state=request.seed,
@@ -186,6 +191,18 @@ def _state_space(request: Request, columns: Numbers) -> Any:
     return StateSpace(n_states=request.factors or 1, n_inputs=len(request.inputs))
 
 
+def _told_of_groups(model: Any, groups: np.ndarray | None) -> Any:
+    """A state space model learns how sequences begin, as the estimator's does, from enough."""
+    from minorant.models import StateSpace
+    from minorant.models._state_space_shapes import without_first
+
+    if not isinstance(model, StateSpace):
+        return model
+    count = 1 if groups is None else len(np.unique(groups))
+    held = without_first(model.held or (), count, model.n_states)
+    return dataclasses.replace(model, held=held)
+
+
 def _published(answer: Fit) -> Fit:
     """States turned to the rotation in which ``C' R^-1 C`` is diagonal, as the estimator's are."""
     from minorant.models import StateSpace
@@ -236,6 +253,7 @@ BUILDERS = {
     ),
     "state-space": Builder(_state_space, ("factors", "group", "time", "inputs"), ("factors",)),
     "latent-trait": Builder(_latent_trait, ("factors", "items"), (), "categorical"),
+    "flow-density": Builder(None, ()),
     "mixed-model": Builder(
         _mixed, ("family", "group", "inputs", "random", "response"), ("group", "response")
     ),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minorant.cli import flows
 from minorant.cli.faces import Face, Kinds, face_of
 
 
@@ -20,8 +21,9 @@ def run_show(directory: str) -> None:
 
 def lines(fit: Any, face: Face) -> list[str]:
     """The page, paragraph by paragraph, an empty line between them."""
-    paragraphs = [_head(fit, face), str(fit).splitlines(), _evidence(fit)]
-    paragraphs += [_parameters(fit, face), _optima(fit)]
+    paragraphs = [_head(fit, face), str(fit).splitlines()]
+    if not flows.is_flow(fit):  # which has no latent, and no parameters to be read
+        paragraphs += [_evidence(fit), _parameters(fit, face), _optima(fit)]
     return [line for paragraph in paragraphs if paragraph for line in (*paragraph, "")][:-1]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minorant.cli import INTERRUPTED, NOT_CONVERGED, OK
+from minorant.cli import INTERRUPTED, NOT_CONVERGED, OK, flows
 from minorant.cli.arguments import Request
 from minorant.cli.faces import face_of, optional
 from minorant.cli.sequences import steps_of
@@ -83,9 +83,14 @@ def run_score(
     rows = read_table(table, face.columns.texts)
     weights = as_weights(optional(rows, weights_column, "--weights-column"), rows.num_rows)
     steps = steps_of(face, rows, face.columns.encode(rows))
-    density = evidence.log_evidence(fit, steps.matrix, **steps.keywords())[steps.placed]
+    flow = flows.is_flow(fit)
+    if flow:
+        density = flows.log_density(fit, steps.matrix)
+    else:
+        density = evidence.log_evidence(fit, steps.matrix, **steps.keywords())[steps.placed]
     if out is not None:
-        found = told(evidence.posterior(fit, steps.matrix, **steps.keywords()))
+        keywords: Any = steps.keywords()
+        found = {} if flow else told(evidence.posterior(fit, steps.matrix, **keywords))
         columns = {name: cells[steps.placed] for name, cells in found.items()}
         write_table(out, {"log_density": density, **columns}, overwrite=overwrite)
     weights = np.ones(len(density)) if weights is None else weights
@@ -124,7 +129,10 @@ def run_sample(
     check_target(out, overwrite=overwrite)
     fit = load(directory)
     face = face_of(directory, fit)
-    values, components = evidence.sample(fit, rows, random_state=seed)
+    if flows.is_flow(fit):
+        values, components = flows.sample(fit, rows, seed), np.empty((rows, 0))
+    else:
+        values, components = evidence.sample(fit, rows, random_state=seed)
     columns = dict(face.columns.decode(values))
     if with_component:
         if components.ndim > 1:
@@ -141,6 +149,8 @@ def run_impute(
 
     _check_output(out, table, overwrite)
     fit = load(directory)
+    if flows.is_flow(fit):
+        flows.refuse_imputation()
     face = face_of(directory, fit)
     rows = read_table(table, face.columns.texts)
     matrix = face.columns.encode(rows)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from minorant.estimators._base import Density, Transformer
 from minorant.estimators._mixture import Given, seed_of, warning_of
 from minorant.estimators._validation import Rows, Values
-from minorant.estimators.options import NONE, OPTIONS, Interval, Option
+from minorant.estimators.options import N_INIT, NONE, OPTIONS, Interval, Option, starts_of
 
 if TYPE_CHECKING:
     from minorant.models import FactorAnalysis as FactorModel
@@ -43,9 +43,12 @@ class Scores(NamedTuple):
 class FactorEstimator(Transformer):
     """The base of the estimators of linear factors; `fit_` is the whole answer of the climb."""
 
-    _options: ClassVar[Mapping[str, Option]] = {**OPTIONS, "n_components": _FACTORS}
+    _options: ClassVar[Mapping[str, Option]] = {
+        **OPTIONS, "n_components": _FACTORS, "n_init": N_INIT,
+    }  # fmt: skip
 
     n_components: int | None
+    n_init: int | str
     max_iter: int
     random_state: Any
     tol: float
@@ -113,6 +116,7 @@ class FactorEstimator(Transformer):
                 self._named(given.rows),
                 weights=given.weights,
                 tolerance=self.tol,
+                starts=starts_of(self.n_init),
                 max_steps=max(self.max_iter, 1),
                 random_state=seed_of(self.random_state),
                 progress=False,

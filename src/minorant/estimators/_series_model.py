@@ -44,13 +44,13 @@ OWN_OPTIONS = {
         for name in GIVEN
     },
 }
-_SEVERAL = 2  # sequences per state from which the first state's covariance is learned
 
 
 def model_of(estimator: Any, series: Series) -> Model:
     """Return the model that the options mean."""
     from minorant.components import Diagonal, Full
     from minorant.models import StateSpace as Model
+    from minorant.models._state_space_shapes import without_first
 
     kinds = {"full": Full(), "diag": Diagonal()}
     given = _given(estimator)
@@ -69,10 +69,9 @@ def model_of(estimator: Any, series: Series) -> Model:
     elif not given.keys() - {"observation_covariance", "observation_offset", "observation_inputs"}:
         parts["n_states"] = 1
     model = Model(**parts)
+    by_default = without_first(model.held or (), series.n_sequences, model.n_states)
     held = {name: not np.isnan(value).any() for name, value in given.items()}
-    held = dict.fromkeys(model.held or (), True) | held
-    if "initial_covariance" not in given and series.n_sequences >= _SEVERAL * model.n_states:
-        held["initial_covariance"] = False
+    held = dict.fromkeys(by_default, True) | held
     parts |= {"n_states": model.n_states, "held": tuple(n for n in GIVEN if held.get(n))}
     return Model(**parts)
 

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from minorant.estimators._mixture import seed_of
+from minorant.estimators.options import starts_of
+
 if TYPE_CHECKING:
     from minorant.models import LatentTrait
     from minorant.result import Fit
@@ -126,7 +129,8 @@ def climbed(options: Any, codes: np.ndarray, weights: np.ndarray | None, group: 
     from minorant._config import precision
 
     with precision(np.dtype(np.float64)):
-        answer = _fit(options, _model(options, codes, group), codes, weights, group)
+        starts = starts_of(options.n_init)
+        answer = _fit(options, _model(options, codes, group), codes, weights, group, starts)
         if options.points != "auto":
             return answer
         total = float(len(codes) if weights is None else weights.sum())
@@ -139,8 +143,13 @@ def climbed(options: Any, codes: np.ndarray, weights: np.ndarray | None, group: 
     return answer
 
 
-def _fit(
-    options: Any, model: Any, codes: np.ndarray, weights: np.ndarray | None, group: np.ndarray
+def _fit(  # noqa: PLR0913
+    options: Any,
+    model: Any,
+    codes: np.ndarray,
+    weights: np.ndarray | None,
+    group: np.ndarray,
+    starts: Any = None,
 ) -> Fit:
     from minorant.data.tables import NamedMatrix
     from minorant.fitting import fit
@@ -154,8 +163,10 @@ def _fit(
         weights=weights,
         inputs=inputs_of(model, group),
         solver=QuasiNewton(options.tol) if rotates else None,
+        starts=starts,
         tolerance=options.tol,
         max_steps=max(options.max_iter, 1),
+        random_state=seed_of(options.random_state),
         progress=bool(options.verbose),
     )
 

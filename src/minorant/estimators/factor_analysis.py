@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from minorant.estimators._factors import FactorEstimator, Scores
 from minorant.estimators._validation import Rows, Values
-from minorant.estimators.options import DEFAULTS
+from minorant.estimators.options import DEFAULTS, N_INIT
 
 if TYPE_CHECKING:
     from minorant.models import FactorAnalysis as FactorModel
@@ -42,6 +42,7 @@ class FactorAnalysis(FactorEstimator):
         svd_method: not used.
         iterated_power: not used.
         rotation: None, "varimax", "quartimax" or "oblimin".
+        n_init: how many starts; "auto": one. More where columns are few or noises near zero.
         random_state: int, RandomState, Generator, or None.
 
     Attributes:
@@ -85,6 +86,7 @@ class FactorAnalysis(FactorEstimator):
         svd_method: str = DEFAULTS["svd_method"],
         iterated_power: int = DEFAULTS["iterated_power"],
         rotation: str | None = DEFAULTS["rotation"],
+        n_init: int | str = N_INIT.default,
         random_state: Any = None,
     ) -> None:
         self.n_components = n_components
@@ -95,6 +97,7 @@ class FactorAnalysis(FactorEstimator):
         self.svd_method = svd_method
         self.iterated_power = iterated_power
         self.rotation = rotation
+        self.n_init = n_init
         self.random_state = random_state
 
     def _model(self, d: int) -> FactorModel:
@@ -152,6 +155,7 @@ class PPCA(FactorEstimator):
             vary, at most one fewer than columns.
         tol: nats per row that may be left to gain (where cells are missing).
         max_iter: limit on EM steps.
+        n_init: how many starts; "auto": one, which finds the only maximum of a complete table.
         random_state: int, RandomState, Generator, or None.
 
     Attributes:
@@ -189,11 +193,13 @@ class PPCA(FactorEstimator):
         *,
         tol: float = DEFAULTS["tol"],
         max_iter: int = DEFAULTS["max_iter"],
+        n_init: int | str = N_INIT.default,
         random_state: Any = None,
     ) -> None:
         self.n_components = n_components
         self.tol = tol
         self.max_iter = max_iter
+        self.n_init = n_init
         self.random_state = random_state
 
     def _model(self, d: int) -> FactorModel:

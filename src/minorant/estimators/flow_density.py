@@ -18,7 +18,7 @@ from minorant.estimators.options import DEFAULTS, NONE, OPTIONS, Choice, Interva
 
 if TYPE_CHECKING:
     from minorant.models.flow import RowFlow
-    from minorant.result import Estimate
+    from minorant.result import Estimate, Outcome
 
 _OWN = (
     Option(
@@ -89,6 +89,7 @@ class FlowDensity(Estimator):
         validation_curve_: the best of it so far, at every look.
         n_iter_: gradient steps.
         converged_: whether it stopped by itself.
+        outcome_: how it ended, a ``minorant.Outcome``.
 
     Example:
         >>> import numpy as np
@@ -99,6 +100,8 @@ class FlowDensity(Estimator):
         >>> flow = FlowDensity(coupling="affine", n_layers=4, random_state=0).fit(rows)
         >>> flow.score(rows) > -2.7, flow.sample(3).shape  # a Gaussian has -3.3
         (True, (3, 2))
+
+    ``minorant.save(flow.flow_, directory)`` keeps the density, ``minorant.load`` gives it back.
 
     Not for: missing cells, categories, counts or rounded numbers (densities of atoms are infinite:
     `MixtureModel`), a few dozen rows (`GaussianMixture`).
@@ -116,6 +119,7 @@ class FlowDensity(Estimator):
     validation_curve_: Float[np.ndarray, " looks"]
     n_iter_: int
     converged_: bool
+    outcome_: Outcome
 
     score = Density.score
 
@@ -171,7 +175,8 @@ class FlowDensity(Estimator):
         found = _flow_fit.fit_flow(rows, weights, self._shape(), self._plan())
         self.flow_, self.validation_score_ = found.flow, found.held_out
         self.validation_curve_ = found.ascended.trace - np.log(found.flow.units.scale).sum()
-        self.n_iter_, self.converged_ = found.ascended.steps, found.ascended.outcome.ok
+        self.n_iter_, self.outcome_ = found.ascended.steps, found.ascended.outcome
+        self.converged_ = self.outcome_.ok
         sentence = _flow_fit.sentence_of(found.ascended)
         if sentence:
             self._warn(sentence)

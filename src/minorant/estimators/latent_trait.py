@@ -25,6 +25,7 @@ from minorant.estimators._validation import Rows, Values, as_weights
 from minorant.estimators.options import (
     ARRAY,
     DEFAULTS,
+    N_INIT,
     NONE,
     OPTIONS,
     Choice,
@@ -85,6 +86,8 @@ class LatentTrait(Transformer):
         guessing_prior: a and b of the Beta prior on guessing in "3PL", or None.
         tol: nats per person that may be left to gain.
         max_iter: limit on EM steps.
+        n_init: how many starts; "auto": one.
+        random_state: seed of the starts.
         verbose: above 0: a bar with the bound.
 
     Attributes:
@@ -122,7 +125,9 @@ class LatentTrait(Transformer):
     converged_: bool
     n_iter_: int
     fit_: Fit
-    _options: ClassVar[Mapping[str, Option]] = {**OPTIONS, **{one.name: one for one in _OWN}}
+    _options: ClassVar[Mapping[str, Option]] = {
+        **OPTIONS, **{one.name: one for one in (*_OWN, N_INIT)},
+    }  # fmt: skip
 
     def __init__(  # noqa: PLR0913
         self,
@@ -135,6 +140,8 @@ class LatentTrait(Transformer):
         guessing_prior: tuple[float, float] | None = (5.0, 17.0),
         tol: float = DEFAULTS["tol"],
         max_iter: int = DEFAULTS["max_iter"],
+        n_init: int | str = N_INIT.default,
+        random_state: Any = None,
         verbose: int = 0,
     ) -> None:
         self.item_type = item_type
@@ -145,6 +152,8 @@ class LatentTrait(Transformer):
         self.guessing_prior = guessing_prior
         self.tol = tol
         self.max_iter = max_iter
+        self.n_init = n_init
+        self.random_state = random_state
         self.verbose = verbose
 
     def fit(

@@ -9,16 +9,18 @@ import numpy as np
 from jaxtyping import Float
 
 from minorant.estimators._base import Estimator
-from minorant.estimators._mixture import warning_of
+from minorant.estimators._mixture import seed_of, warning_of
 from minorant.estimators._validation import Rows, Values
 from minorant.estimators.options import (
     ARRAY,
     DEFAULTS,
     FLAG,
+    N_INIT,
     OPTIONS,
     Choice,
     Interval,
     Option,
+    starts_of,
 )
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ class MixedModel(Estimator):
         standard_errors: whether to compute them, which takes about as long as the climb.
         tol: nats per row that may be left to gain.
         max_iter: limit on steps.
+        n_init: how many starts; "auto": one.
+        random_state: seed of the starts.
         verbose: above 0: a bar with the bound.
 
     Attributes:
@@ -125,7 +129,9 @@ class MixedModel(Estimator):
     n_iter_: int
     fit_: Fit
     _accepts_missing: ClassVar[bool] = False
-    _options: ClassVar[Mapping[str, Option]] = {**OPTIONS, **{one.name: one for one in _OWN}}
+    _options: ClassVar[Mapping[str, Option]] = {
+        **OPTIONS, **{one.name: one for one in (*_OWN, N_INIT)},
+    }  # fmt: skip
 
     def __init__(  # noqa: PLR0913
         self,
@@ -138,6 +144,8 @@ class MixedModel(Estimator):
         standard_errors: bool = True,
         tol: float = DEFAULTS["tol"],
         max_iter: int = DEFAULTS["max_iter"],
+        n_init: int | str = N_INIT.default,
+        random_state: Any = None,
         verbose: int = 0,
     ) -> None:
         self.family = family
@@ -148,6 +156,8 @@ class MixedModel(Estimator):
         self.standard_errors = standard_errors
         self.tol = tol
         self.max_iter = max_iter
+        self.n_init = n_init
+        self.random_state = random_state
         self.verbose = verbose
 
     def fit(
@@ -207,8 +217,10 @@ class MixedModel(Estimator):
                 model,
                 outcome,
                 weights=weights,
+                starts=starts_of(self.n_init),
                 tolerance=self.tol,
                 max_steps=max(self.max_iter, 1),
+                random_state=seed_of(self.random_state),
                 progress=bool(self.verbose),
                 **given,
             )

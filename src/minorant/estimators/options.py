@@ -322,6 +322,22 @@ _TABLE = (
     ),
 )
 
+# Of models whose latent is no partition of the rows.
+N_INIT = Option(
+    "n_init",
+    "auto",
+    (Interval(int, 1), Choice(("auto",))),
+    "The number of starts, of which the best climb is kept: the first is computed from the rows, "
+    "the others are moved from it at random; 'auto': one.",
+)
+
 OPTIONS: dict[str, Option] = {option.name: option for option in _TABLE}
 # The defaults alone, for the signatures of constructors: `tol: float = DEFAULTS["tol"]`.
 DEFAULTS: dict[str, Value] = {option.name: option.default for option in _TABLE}
+
+
+def starts_of(n_init: int | str) -> Any:
+    """What `minorant.fit` takes for `n_init`; 'auto' leaves it to the model."""
+    from minorant.solvers.starts import Starts
+
+    return None if n_init == "auto" else Starts(int(n_init))

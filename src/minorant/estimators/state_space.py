@@ -16,7 +16,7 @@ from minorant.estimators._mixture import seed_of, warning_of
 from minorant.estimators._series import Forecast, Series, as_series, continued, needed, spread
 from minorant.estimators._series_model import GIVEN, OWN_OPTIONS, held_entries, model_of
 from minorant.estimators._validation import Rows, Values
-from minorant.estimators.options import DEFAULTS, OPTIONS, Option
+from minorant.estimators.options import DEFAULTS, N_INIT, OPTIONS, Option, starts_of
 
 if TYPE_CHECKING:
     from minorant.estimators._series_answers import Filtered, States
@@ -53,7 +53,8 @@ class StateSpace(Estimator):
         acceleration: "squarem", "anderson" or None, for EM.
         tol: nats per row that may be left to gain.
         max_iter: limit on steps.
-        random_state: seed of `sample`.
+        n_init: how many starts; "auto": one. The likelihood may have several maxima.
+        random_state: seed of the starts and of `sample`.
         verbose: 0: silent.
 
     Attributes:
@@ -78,7 +79,7 @@ class StateSpace(Estimator):
     Durbin & Koopman (2012), "Time series analysis by state space methods", 2nd ed.
     """
 
-    _options: ClassVar[Mapping[str, Option]] = {**OPTIONS, **OWN_OPTIONS}
+    _options: ClassVar[Mapping[str, Option]] = {**OPTIONS, **OWN_OPTIONS, "n_init": N_INIT}
 
     fit_: Fit
     converged_: bool
@@ -105,6 +106,7 @@ class StateSpace(Estimator):
         acceleration: str | None = DEFAULTS["acceleration"],
         tol: float = DEFAULTS["tol"],
         max_iter: int = DEFAULTS["max_iter"],
+        n_init: int | str = N_INIT.default,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -125,6 +127,7 @@ class StateSpace(Estimator):
         self.acceleration = acceleration
         self.tol = tol
         self.max_iter = max_iter
+        self.n_init = n_init
         self.random_state = random_state
         self.verbose = verbose
 
@@ -177,7 +180,9 @@ class StateSpace(Estimator):
                 inputs=series.inputs,
                 fixed=held_entries(self),
                 solver=self._solver(),
+                starts=starts_of(self.n_init),
                 max_steps=max(self.max_iter, 1),
+                random_state=seed_of(self.random_state),
                 progress=bool(self.verbose),
             )
 

@@ -1,30 +1,29 @@
-"""What a fit says about rows and parameters: posterior, log p(x), gaps, errors, new rows."""
+"""What a fit says about rows and parameters: posterior, log p(x), gaps, errors, new rows.
 
-from minorant.evidence.completion import impute, sample
-from minorant.evidence.decomposition import evidence
-from minorant.evidence.scoring import labels, log_evidence, posterior
-from minorant.evidence.sequences import (
-    StateForecast,
-    filtered,
-    forecast,
-    impossible,
-    log_joint,
-    path,
-)
-from minorant.evidence.uncertainty import standard_errors
+Names are imported when first used: an exact fit's evidence needs nothing of annealing.
+"""
 
-__all__ = [
-    "StateForecast",
-    "evidence",
-    "filtered",
-    "forecast",
-    "impossible",
-    "impute",
-    "labels",
-    "log_evidence",
-    "log_joint",
-    "path",
-    "posterior",
-    "sample",
-    "standard_errors",
-]
+from minorant._lazy import lazily
+
+_NAMES = {
+    "StateForecast": "sequences",
+    "calibration": "calibrating",
+    "certified": "annealing",
+    "evidence": "decomposition",
+    "filtered": "sequences",
+    "forecast": "sequences",
+    "impossible": "sequences",
+    "impute": "completion",
+    "labels": "scoring",
+    "log_evidence": "scoring",
+    "log_joint": "sequences",
+    "path": "sequences",
+    "posterior": "scoring",
+    "sample": "completion",
+    "standard_errors": "uncertainty",
+    "target_evidence": "annealing",
+    "twins": "simulated_twins",
+}
+
+__all__ = list(_NAMES)
+__getattr__, __dir__ = lazily(__name__, _NAMES)

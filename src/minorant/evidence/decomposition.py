@@ -21,6 +21,7 @@ from minorant.bounds import Elbo
 from minorant.data.arrays import ArraySource, Layout
 from minorant.evidence.scoring import Scored, arranged, mapped, rows_log_evidence
 from minorant.models.base import AbstractDiscreteModel, AbstractTractableModel
+from minorant.models.user import Model
 from minorant.posteriors import Categorical
 from minorant.result import Evidence, Fit
 
@@ -38,13 +39,17 @@ _EXACT = (
 )
 
 
-def evidence(
+def evidence(  # noqa: PLR0913
     fit: Fit,
     X: Any,  # noqa: N803
     posterior: Categorical | Float[np.ndarray, "n k"] | None = None,
     weights: Any = None,
     groups: Any = None,
     inputs: Any = None,
+    upper: bool = False,
+    accuracy: float = 0.05,
+    seed: int = 0,
+    seconds: float = 60.0,
 ) -> Evidence:
     r"""The evidence log p(X), and the gap that a posterior q leaves below it.
 
@@ -58,6 +63,11 @@ def evidence(
         weights: (n,) row weights in the totals; None for ones. The ``rows_`` arrays are unweighted.
         groups: (n,) the sequence or cluster of each row, for models of groups.
         inputs: (n, m) covariates, for models that condition on them.
+        upper: for models of your own whose latent is not summed out: anneal every row from its q
+            to its posterior and back, for a true lower bound and an upper end.
+        accuracy: with ``upper``, the mean width of a row's bracket at which to stop, in nats.
+        seed: with ``upper``, of its random numbers.
+        seconds: with ``upper``, wall time after which no further try is begun.
 
     Returns:
         The bracket with verdict, in nats. ``gap`` is the weighted sum of each row's KL, which is
@@ -86,6 +96,8 @@ def evidence(
         return importlib.import_module("minorant.evidence.parameters").integrated_evidence(
             fit, scored
         )
+    if upper and posterior is None and not fit.model.is_exact():
+        return _annealed(fit, scored, accuracy, seed, seconds)
     if posterior is None and fit.model.is_bounded():
         return importlib.import_module("minorant.evidence.importance").bounded_evidence(fit, scored)
     if posterior is None and not fit.model.is_exact():
@@ -104,6 +116,23 @@ def evidence(
     # Rounding may leave a KL of nothing below zero.
     gap = np.where(gap < 0, 0.0, gap).astype(float)
     return _decomposition(lower, gap, exact, scored, np.dtype(fit.dtype))
+
+
+def _annealed(fit: Fit, scored: Scored, accuracy: float, seed: int, seconds: float) -> Evidence:
+    """Rows annealed from the Gaussians of their bound."""
+    if not (isinstance(fit.standardised, Model) and fit.standardised.is_smooth()):
+        raise TypeError(
+            "upper= anneals continuous latents of a minorant.Model; "
+            f"{type(fit.standardised).__name__} has none. Leave upper out."
+        )
+    for name, value in (("accuracy", accuracy), ("seconds", seconds)):
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0; got {value}.")
+    module = importlib.import_module("minorant.evidence.row_annealing")
+    model = fit.standardised
+    if not model.is_bounded():
+        fit = fit._replace(standardised=model.bounded())
+    return module.annealed_evidence(fit, scored, accuracy, seed, seconds)
 
 
 def _refuse_posterior(posterior: Any) -> None:

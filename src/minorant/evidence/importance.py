@@ -18,9 +18,15 @@ from minorant import _config
 from minorant._pareto import NEARLY_EQUAL, UNRELIABLE, averaged, smoothed
 from minorant._types import Array, PyTree, Rows
 from minorant.data.arrays import ArraySource
+from minorant.evidence.amortisation import (
+    amortised_log_weights,
+    is_amortised,
+    split_of,
+    split_sentence,
+)
 from minorant.evidence.scoring import Scored, mapped
 from minorant.models.user import Model
-from minorant.result import Evidence, Fit
+from minorant.result import Evidence, Fit, GapSplit
 
 _DRAWS = 1000
 _SHOWN = 5
@@ -29,9 +35,8 @@ _SMALL_GAP = 0.05
 
 def bounded_evidence(fit: Fit, scored: Scored, seed: int = 0) -> Evidence:
     """Bound, importance-weighted estimate and k-hat of every row, with Monte Carlo errors."""
-    log_weights = mapped(fit, scored, _log_weights, np.int32(seed)).astype(float)
-    log_weights -= scored.log_scale[:, None]
-    lower = log_weights.mean(axis=1)
+    encoded, log_weights = _both_log_weights(fit, scored, seed)
+    lower = encoded.mean(axis=1)
     estimate, spread = averaged(log_weights)
     error = spread / np.sqrt(log_weights.shape[1])
     shape = np.array([smoothed(row)[1] for row in log_weights])
@@ -39,6 +44,10 @@ def bounded_evidence(fit: Fit, scored: Scored, seed: int = 0) -> Evidence:
     counted = weight > 0
     totals = [float((part * weight)[counted].sum()) for part in (lower, estimate)]
     endless = np.full(len(lower), np.inf)
+    sound = (shape < UNRELIABLE) | (spread < NEARLY_EQUAL)
+    split = None
+    if log_weights is not encoded:
+        split = split_of(encoded, log_weights, estimate, weight)
     return Evidence(
         totals[0],
         totals[1],
@@ -50,12 +59,26 @@ def bounded_evidence(fit: Fit, scored: Scored, seed: int = 0) -> Evidence:
         endless,
         estimate - lower,
         shape,
-        _verdict(estimate - lower, (shape < UNRELIABLE) | (spread < NEARLY_EQUAL), weight),
+        _verdict(estimate - lower, sound, weight, split),
+        split,
     )
 
 
+def _both_log_weights(fit: Fit, scored: Scored, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """By the q that the bound is of, and by the one that log p(x) is estimated with."""
+    if is_amortised(fit.standardised):
+        found = amortised_log_weights(fit, scored, seed, _DRAWS)
+    else:
+        found = (mapped(fit, scored, _log_weights, np.int32(seed)),)
+    wide = [part.astype(float) - scored.log_scale[:, None] for part in found]
+    return wide[0], wide[-1]
+
+
 def _verdict(
-    gap: Float[np.ndarray, " n"], sound: Bool[np.ndarray, " n"], weight: Float[np.ndarray, " n"]
+    gap: Float[np.ndarray, " n"],
+    sound: Bool[np.ndarray, " n"],
+    weight: Float[np.ndarray, " n"],
+    split: GapSplit | None,
 ) -> str:
     """How loose the bound is, where, and whether its weights can be relied on."""
     mean = float((weight * gap).sum() / weight.sum())
@@ -69,9 +92,10 @@ def _verdict(
             f"k-hat is above 0.7 in {len(lost)} row(s), such as {int(lost[0])}: log p(x) may be "
             "higher there than is told."
         )
+    parts = "" if split is None else f"{split_sentence(split, float(weight.sum()))} "
     return (
         f"The bound is {size}: importance weights find {mean:.3g} nats per row above it; worst "
-        f"rows (gap in nats): {listed}. {trust} There is no upper limit."
+        f"rows (gap in nats): {listed}. {parts}{trust} There is no upper limit."
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -20,7 +21,7 @@ from minorant._types import Array, PyTree, Rows
 from minorant.data.arrays import ArraySource, Layout, Table
 from minorant.data.tables import as_table
 from minorant.models.base import AbstractExactModel
-from minorant.posteriors import AbstractPosterior, Categorical
+from minorant.posteriors import AbstractPosterior, Categorical, Encoder
 from minorant.preparation import blocks
 from minorant.result import Fit
 
@@ -36,7 +37,13 @@ class Scored(NamedTuple):
     log_scale: Float[np.ndarray, " n"]
 
 
-def posterior(fit: Fit, X: Any, groups: Any = None, inputs: Any = None) -> AbstractPosterior:  # noqa: N803
+def posterior(
+    fit: Fit,
+    X: Any,  # noqa: N803
+    groups: Any = None,
+    inputs: Any = None,
+    refine: bool = False,
+) -> AbstractPosterior:
     r"""The exact posterior of every row's latent; of a mixture, its responsibilities.
 
     .. math:: p(z_i \mid x_i) = p(x_i, z_i) / p(x_i)
@@ -47,6 +54,8 @@ def posterior(fit: Fit, X: Any, groups: Any = None, inputs: Any = None) -> Abstr
             observed cell gets the prior.
         groups: (n,) the sequence or cluster of each row, for models of groups.
         inputs: (n, m) covariates, for models that condition on them.
+        refine: of a fit with an encoder: each row's own best Gaussian, climbed to from what the
+            encoder gives.
 
     Returns:
         For a finite latent a :class:`Categorical` whose ``probability`` is (k, n), columns in the
@@ -65,7 +74,9 @@ def posterior(fit: Fit, X: Any, groups: Any = None, inputs: Any = None) -> Abstr
     """
     scored = arranged(fit, X, None, groups, inputs)
     kind = posterior_kind(fit, scored)
-    return kind.from_rows(mapped(fit, scored, _by_row))
+    if refine and not isinstance(getattr(fit.standardised, "family", None), Encoder):
+        raise ValueError("refine= is for a fit with an encoder: leave it out.")
+    return kind.from_rows(mapped(fit, scored, _refined_by_row if refine else _by_row))
 
 
 def log_evidence(
@@ -223,6 +234,15 @@ def _by_row(model: AbstractExactModel, source: ArraySource) -> tuple[PyTree, ...
         return model.posterior(rows, prepared).by_row()
 
     return source.map(told, (model, model.prepare()))
+
+
+@_config.small_jit
+def _refined_by_row(model: Any, source: ArraySource) -> tuple[PyTree, ...]:
+    def told(model: Any, rows: Rows) -> PyTree:
+        q = model.refined_in_rows(rows)
+        return q.mean, q.factor @ jnp.swapaxes(q.factor, -1, -2)
+
+    return source.map(told, model)
 
 
 @_config.small_jit

@@ -64,7 +64,7 @@ def standard_errors(  # noqa: PLR0913
 
     Raises:
         ValueError: for a table the fit cannot describe.
-        TypeError: where parameters are integrated out.
+        TypeError: where parameters are integrated out, or a bound was climbed.
 
     Example:
         >>> import numpy as np, minorant
@@ -82,6 +82,12 @@ def standard_errors(  # noqa: PLR0913
         raise TypeError(
             f"{type(fit.model).__name__} has no parameters whose errors could be told: q, which "
             "fit.model holds, is their whole distribution."
+        )
+    if fit.model.is_bounded():
+        raise TypeError(
+            f"The fit of {type(fit.model).__name__} climbed a bound, whose curvature with q held "
+            "says more than the data do: errors would be too small. Fit a latent of up to three "
+            "normal dimensions without posterior=, or resample the rows and fit again."
         )
     dtype = np.dtype(fit.dtype)
     source, _ = climbed_blocks(fit.standardised, table, fit.units, dtype)
@@ -222,8 +228,8 @@ def _curvature(
     """The second derivative of log evidence plus log prior."""
 
     def total(point: Array, rows: Rows) -> Array:
-        per_row = _block_evidence(template, fixed, point, rows)
-        return jnp.where(rows.weight > 0, rows.weight * per_row, 0.0).sum()
+        model = model_at(template, point, fixed)
+        return model.summed_log_evidence(rows, model.prepare())
 
     def prior(point: Array) -> Array:
         model = model_at(template, point, fixed)

@@ -12,11 +12,20 @@ import numpy as np
 from jaxtyping import Float
 
 from minorant._types import Array, Rows
+from minorant.models._states import (
+    MOST_STATES,
+    coordinate_values,
+    count_states,
+    is_product,
+    states,
+)
 from minorant.posteriors import AbstractPosterior, Categorical
+from minorant.posteriors.amortised import PerRow
 from minorant.posteriors.local import Local, best_gaussians, number_of_draws
 from minorant.posteriors.quadrature import LARGEST, Adaptive, Integrated, integrate
 
 _POINTS = {1: 15, 2: 9, 3: 7}
+_AT_ONCE = 64  # states of a finite latent
 _NORMAL = ("Normal", "MultivariateNormal")
 INSTALL = (
     "minorant.Model takes distributions from numpyro.distributions, an optional extra: "
@@ -102,6 +111,7 @@ class Bounded(AbstractRoute):
 
     draws: int = eqx.field(static=True)
     l: int = eqx.field(static=True)
+    diagonal: bool = eqx.field(static=True, default=False)
 
     def posterior(self, model: Any, rows: Rows) -> AbstractPosterior:
         """Gaussians in free coordinates."""
@@ -112,15 +122,15 @@ class Bounded(AbstractRoute):
         return self._best(model, rows).bound
 
     def _best(self, model: Any, rows: Rows) -> Local:
-        start = jnp.broadcast_to(_start(model, rows), (len(rows.weight), self.l))
-        return best_gaussians(log_free_joint, (model, rows), start, self.draws)
+        start = jnp.broadcast_to(start_of(model, rows), (len(rows.weight), self.l))
+        return best_gaussians(log_free_joint, (model, rows), start, self.draws, self.diagonal)
 
     def reason(self) -> str:
         """Bounded."""
         return (
             f"the latent has {self.l} dimensions and no closed or finite integral, so each row "
-            f"has its own full-rank Gaussian q, with the bound averaged over {self.draws} matched "
-            "draws"
+            f"has its own {'mean-field' if self.diagonal else 'full-rank'} Gaussian q, with the "
+            f"bound averaged over {self.draws} matched draws"
         )
 
     def is_exact(self) -> bool:
@@ -128,8 +138,8 @@ class Bounded(AbstractRoute):
         return False
 
 
-def route_of(model: Any, points: int | None, draws: int | None) -> AbstractRoute:
-    """The first way that applies; with ``draws``, a bound wherever the latent is continuous.
+def route_of(model: Any, points: int | None, per_row: PerRow | None) -> AbstractRoute:
+    """The first way that applies; with ``per_row``, a bound wherever the latent is continuous.
 
     Raises:
         TypeError: when the latent is neither finite nor continuous.
@@ -137,15 +147,18 @@ def route_of(model: Any, points: int | None, draws: int | None) -> AbstractRoute
     if is_finite(model):
         return Summed()
     l = normal_dimensions(model)
-    if draws is None and 1 <= l <= LARGEST:
+    if per_row is None and 1 <= l <= LARGEST:
         return IntegratedOut(Adaptive(points or _POINTS[l]), l)
-    l = _free_size(model)
-    return Bounded(max(draws or 0, number_of_draws(l)), l)
+    l, per_row = free_size(model), per_row or PerRow()
+    draws = max(per_row.draws or 0, number_of_draws(l))
+    return Bounded(draws, l, per_row.family == "mean-field")
 
 
 def log_free_joint(parameters: tuple[Any, Rows], free: Float[Array, "n l"]) -> Float[Array, " n"]:
-    """``log p(x, z)`` with the Jacobian, of latents in free coordinates."""
+    """``log p(x, z)``, of a continuous latent in free coordinates, with the Jacobian."""
     model, rows = parameters
+    if is_discrete(model):
+        return model.log_joint(rows, free)
     latents, log_jacobian = jax.vmap(lambda u: to_latent(model, u))(free)
     return model.log_joint(rows, latents) + log_jacobian
 
@@ -169,7 +182,12 @@ def _free_shape(model: Any) -> tuple[int, ...]:
     return tuple(_bijection(prior).inverse_shape(tuple(prior.event_shape)))
 
 
-def _free_size(model: Any) -> int:
+def free_size(model: Any) -> int:
+    """How many free coordinates a continuous latent has.
+
+    Raises:
+        TypeError: for one that is not continuous, or not one latent.
+    """
     prior = prior_of(model)
     shape, kind = latent_shape(model), type(prior).__name__
     if tuple(prior.batch_shape):
@@ -177,19 +195,15 @@ def _free_size(model: Any) -> int:
             f"prior() is {kind} with batch shape {tuple(prior.batch_shape)}: say with .to_event(1) "
             "that these are dimensions of one latent."
         )
-    if getattr(prior.support, "is_discrete", False):
-        raise TypeError(
-            f"prior() is {kind} with shape {shape}: a latent is summed out where it is finite "
-            "(Categorical, Bernoulli), integrated out where it is normal with 1 to 3 dimensions, "
-            "and bounded per row where it is continuous. This one is discrete without end."
-        )
+    if is_discrete(model):
+        raise TypeError(_discrete_sentence(prior, kind, shape))
     return int(np.prod(_free_shape(model), dtype=int))
 
 
-def _start(model: Any, rows: Rows) -> Float[Array, " l"]:
+def start_of(model: Any, rows: Rows) -> Float[Array, " l"]:
     """The prior's mean in free coordinates; zeros where it has none inside."""
     prior, dtype = prior_of(model), rows.weight.dtype
-    zeros = jnp.zeros(_free_size(model), dtype)
+    zeros = jnp.zeros(free_size(model), dtype)
     try:
         free = jnp.ravel(_bijection(prior).inv(jnp.asarray(prior.mean, dtype)))
     except (NotImplementedError, AttributeError):
@@ -199,10 +213,15 @@ def _start(model: Any, rows: Rows) -> Float[Array, " l"]:
 
 def _scores(model: Any, rows: Rows) -> Float[Array, "k n"]:
     """``log p(z) + log p(x | z)`` for every z."""
-    prior = prior_of(model)
-    support = prior.enumerate_support(expand=False)
-    n = len(rows.weight)
-    return jax.vmap(lambda z: model.log_joint(rows, jnp.broadcast_to(z, (n,))))(support)
+    support, n = states(prior_of(model)), len(rows.weight)
+
+    def one(z: Array) -> Float[Array, " n"]:
+        return model.log_joint(rows, jnp.broadcast_to(z, (n, *jnp.shape(z))))
+
+    if len(support) <= _AT_ONCE:
+        return jax.vmap(one)(support)
+    # Many states are visited a few at a time, and again for the derivative: memory stays small.
+    return jax.lax.map(jax.checkpoint(one), support, batch_size=_AT_ONCE)
 
 
 def _log_joint(parameters: tuple[Any, Rows], latents: Array) -> Float[Array, " n"]:
@@ -231,9 +250,30 @@ def latent_shape(model: Any) -> tuple[int, ...]:
 
 
 def is_finite(model: Any) -> bool:
-    """Whether the latent is a number that takes finitely many values."""
-    prior = prior_of(model)
-    return bool(getattr(prior, "has_enumerate_support", False)) and latent_shape(model) == ()
+    """Whether the latent, a number or a vector, takes few enough values to visit all."""
+    return 0 < count_states(prior_of(model)) <= MOST_STATES
+
+
+def is_discrete(model: Any) -> bool:
+    """Whether the latent jumps."""
+    support = prior_of(model).support
+    return bool(getattr(support, "is_discrete", False))
+
+
+def _discrete_sentence(prior: Any, kind: str, shape: tuple[int, ...]) -> str:
+    ways = (
+        f"prior() is {kind} with shape {shape}: a latent is summed out where it takes at most "
+        f"{MOST_STATES} values (Categorical, Bernoulli, vectors of them with .to_event(1)), "
+        "integrated out where it is normal with 1 to 3 dimensions, and bounded where it is "
+        "continuous."
+    )
+    count = count_states(prior)
+    if not count:
+        return f"{ways} This one is discrete without end: take a Categorical of the values in use."
+    remedy = "Take fewer values."
+    if is_product(prior):
+        remedy = 'Give minorant.fit posterior="encoder", which bounds it by independent q.'
+    return f"{ways} This one takes {count}. {remedy}"
 
 
 def normal_dimensions(model: Any) -> int:
@@ -251,7 +291,9 @@ def first_latent(model: Any) -> Any:
     """One latent, to look at the likelihood with."""
     prior = prior_of(model)
     if is_finite(model):
-        return prior.enumerate_support(expand=False)[0]
+        return states(prior)[0]
+    if is_product(prior):
+        return jnp.broadcast_to(coordinate_values(prior)[0], tuple(prior.event_shape))
     if normal_dimensions(model):
         return prior.mean
-    return to_latent(model, jnp.zeros(_free_size(model)))[0]
+    return to_latent(model, jnp.zeros(free_size(model)))[0]

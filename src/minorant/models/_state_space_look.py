@@ -17,16 +17,23 @@ from minorant import _factors
 from minorant._factors import solve_triangular
 from minorant._linalg import LOG_TWO_PI
 from minorant._types import Array, PyTree, Rows
-from minorant.posteriors._kalman_filter import Chain, Observed
+from minorant.posteriors._kalman_filter import Chain, Filtered, Observed, filtered
+from minorant.posteriors._kalman_lanes import filtered_in_lanes, fits
+from minorant.posteriors._kalman_parallel import filtered_in_parallel, smoothed_in_parallel
 from minorant.posteriors._kalman_steady import smoothed_long
+from minorant.posteriors._recursion import AbstractRecursion, ByDevice
 from minorant.posteriors.kalman import Collect, Smoothed, smoothed
 
 _LONG = 1024
+_MOST_ABREAST = 16  # cells of a row, above which their matrices are factored one by one
 _ABREAST_CELLS = 1 << 22
 
 
 class View(NamedTuple):
-    """A model's parameters for one pass; ``root`` is of the noise, (d,) or (d, d) triangular."""
+    """A model's parameters for one pass; ``root`` is of the noise, (d,) or (d, d) triangular.
+
+    ``recursion`` says how the pass goes through time.
+    """
 
     chain: Chain
     transition_inputs: Float[Array, "l m"]
@@ -36,6 +43,7 @@ class View(NamedTuple):
     observation_offset: Float[Array, " d"]
     noise: Float[Array, "d *d"]
     root: Float[Array, "d *d"]
+    recursion: AbstractRecursion = ByDevice()  # noqa: RUF009
 
     @property
     def independent(self) -> bool:
@@ -134,9 +142,67 @@ def observe(rows: Rows, view: View) -> Observed:
     return Observed(starts(rows), rows.weight, shift(rows, view), value, there, seen, complete)
 
 
+def log_joint(rows: Rows, view: View, latents: Float[Array, "n l"]) -> Float[Array, " n"]:
+    """``log p(z_t | z_t-1) + log p(x_t | z_t)`` of every row."""
+    chain = view.chain
+    before = jnp.concatenate([latents[:1], latents[:-1]])
+    moved = latents - before @ chain.transition.T - shift(rows, view)
+    first = _log_normal(latents - chain.mean, chain.covariance)
+    prior = jnp.where(starts(rows), first, _log_normal(moved, chain.noise))
+    away = whitened(rows, view, residual(rows, view, latents))
+    return prior + constant(rows, view) - 0.5 * (away * away).sum(1)
+
+
+def _log_normal(away: Float[Array, "n l"], covariance: Float[Array, "l l"]) -> Float[Array, " n"]:
+    root = _factors.cholesky(covariance)
+    white = solve_triangular(root, away.T)
+    log_root = jnp.log(jnp.diagonal(root)).sum() + 0.5 * len(covariance) * LOG_TWO_PI
+    return -0.5 * (white * white).sum(0) - log_root
+
+
+def is_parallel(rows: Rows, view: View) -> bool:
+    """Whether these rows are taken all at once, by a scan."""
+    n, length = len(rows.values), None if rows.groups is None else rows.groups.length
+    return view.recursion.is_parallel(length or n, n * len(view.chain.mean) ** 2)
+
+
+def filter_rows(
+    rows: Rows, view: View, keep: Callable[[Filtered], Any] = lambda found: found
+) -> Any:
+    """``keep`` of what the filter finds; not to be differentiated."""
+    observed, n, (d, l) = observe(rows, view), len(rows.values), view.observation.shape
+    if is_parallel(rows, view):
+        return keep(filtered_in_parallel(view.chain, observed))
+
+    def step_by_step() -> Any:
+        return keep(filtered(view.chain, observed))
+
+    if rows.values.dtype != jnp.float64 or d > _MOST_ABREAST or n < _LONG or not fits(n, l):
+        return step_by_step()
+    found, sound = filtered_in_lanes(view.chain, observed, keep)
+    return jax.lax.cond(sound, lambda: found, step_by_step)
+
+
+@jax.custom_jvp
+def log_densities(view: View, rows: Rows) -> Float[Array, " n"]:
+    """``log p(x_t | x_1 .. x_t-1)``, its derivatives step by step."""
+    return filter_rows(rows, view, lambda found: found.log_density) + constant(rows, view)
+
+
+@log_densities.defjvp
+def _densities_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
+    return jax.jvp(_log_densities, primals, tangents)
+
+
+def _log_densities(view: View, rows: Rows) -> Float[Array, " n"]:
+    return filtered(view.chain, observe(rows, view)).log_density + constant(rows, view)
+
+
 def smooth(rows: Rows, view: View, collect: Collect, record: bool) -> Smoothed:
-    """The smoother in the form that suits the groups: abreast, long, or row by row."""
+    """The smoother in the form that suits the groups: at once, abreast, long, or row by row."""
     observed = observe(rows, view)
+    if is_parallel(rows, view):
+        return smoothed_in_parallel(view.chain, observed, collect, record)
     length = None if rows.groups is None else rows.groups.length
     if length is not None and length < _LONG:
         return _abreast(length, view.chain, observed, collect, record)

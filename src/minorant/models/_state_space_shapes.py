@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from minorant._parameters import given
-from minorant._types import Affine, Summary
+from minorant._types import Affine, Array, Summary
 from minorant.components.gaussian import reference_variance, relative_floor
 from minorant.components.scalar_covariance import Diagonal
 
@@ -27,8 +27,10 @@ _DEFAULTS_TO_ZERO = (
     "transition_inputs", "transition_offset", "observation_inputs", "observation_offset",
     "initial_mean",
 )  # fmt: skip
+_SEVERAL = 2  # sequences per state from which the first state's covariance can be learned
 _STATE_FLOOR = 1e-4  # the states' floor in units of the columns' floor
 _EXPLOSIVE = 1.0 + 1e-3
+_STABLE = 0.995  # the spectral radius up to which starts may wander
 
 
 def axes(model: StateSpace) -> dict[str, tuple[str, ...]]:
@@ -89,6 +91,12 @@ def held_by_default(model: StateSpace) -> tuple[str, ...]:
     if all(value is None for value in free):
         held.append("transition_covariance")
     return tuple(held)
+
+
+def without_first(held: tuple[str, ...], n_sequences: int, n_states: int) -> tuple[str, ...]:
+    """What is held where there are this many sequences: P is not, where they are enough for it."""
+    enough = n_sequences >= _SEVERAL * n_states
+    return tuple(name for name in held if not (enough and name == "initial_covariance"))
 
 
 def is_free(model: StateSpace) -> bool:
@@ -203,6 +211,14 @@ def _noiseless(name: str) -> str:
         f"Column {name!r} has its observation noise at the floor (a Heywood case): the states "
         "reproduce it exactly. Use fewer states, or raise the floor."
     )
+
+
+def as_stable(model: Model, before: Float[Array, "l l"]) -> Model:
+    """With A shrunk to a spectral radius below 1, or to that of ``before`` where that was above."""
+    A = np.asarray(model.transition)
+    radius = np.abs(np.linalg.eigvals(A)).max()
+    most = max(_STABLE, np.abs(np.linalg.eigvals(np.asarray(before))).max())
+    return replaced(model, transition=(A * min(1.0, most / max(radius, most))).astype(A.dtype))
 
 
 def canonical_rotation(model: StateSpace) -> Float[np.ndarray, "l l"]:

@@ -16,9 +16,12 @@ from abc import abstractmethod
 from typing import NamedTuple, Self
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from minorant._parameters import to_vector
+from minorant._scatter import scattered
 from minorant._types import Affine, Array, Key, PyTree, Rows, Summary
 from minorant.posteriors import AbstractPosterior
 
@@ -59,6 +62,11 @@ class AbstractExactModel(AbstractModel):
 
         Of a grouped model: numbers that add up to the group's ``log p`` over its rows.
         """
+
+    def summed_log_evidence(self, rows: Rows, prepared: PyTree) -> Float[Array, ""]:
+        """``sum_i w_i log p(x_i)``; a model may know a cheaper way to its derivative."""
+        per_row = self.log_evidence(rows, prepared)
+        return jnp.where(rows.weight > 0, rows.weight * per_row, 0.0).sum()
 
     @abstractmethod
     def log_prior(self) -> Float[Array, ""]:
@@ -111,6 +119,18 @@ class AbstractExactModel(AbstractModel):
     def oriented(self) -> Self:
         """The same density, told apart from its mirror images by a convention (host side)."""
         return self
+
+    def n_starts(self) -> int:
+        """How many starts a climb takes unless told: more where likelihoods have several optima."""
+        return 1
+
+    def perturbed(self, rng: np.random.Generator) -> Self:
+        """Another place to start from: this one, moved at random (host side)."""
+        return scattered(self, rng)
+
+    def invariants(self) -> Float[np.ndarray, " q"]:
+        """What tells two optima apart: numbers that no symmetry of it changes (host side)."""
+        return np.asarray(to_vector(self.oriented()), dtype=float)
 
     def rounding(self, prepared: PyTree) -> Float[Array, ""] | float:
         """By how much the model amplifies rounding; 1 where it does not."""

@@ -237,6 +237,12 @@ class FactorAnalysis(AbstractTractableModel, AbstractContinuousModel):
         )
         return self._with(mean, loadings, variance.max() if spherical else variance)
 
+    def invariants(self) -> Float[np.ndarray, " q"]:
+        """Mean, common variances and covariances, and noise: rotations of the factors apart."""
+        loadings = np.asarray(self.loadings, dtype=float)
+        noise = np.log(given(self.noise_variance))
+        return np.r_[given(self.mean), (loadings @ loadings.T).ravel(), noise]
+
     def irregular(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Heywood cases, constant columns, and more factors than can be told from noise."""
         if isinstance(self.noise, Spherical):

@@ -41,6 +41,7 @@ from minorant.models.transitions import (
 from minorant.posteriors import AbstractPosterior, ChainPosterior, _lanes, chain
 from minorant.posteriors._chain_logs import before
 from minorant.posteriors._moves import Moves
+from minorant.posteriors._recursion import AbstractRecursion, ByDevice
 
 
 class Prepared(NamedTuple):
@@ -74,6 +75,8 @@ class HiddenMarkov(AbstractModelOfComponents):
         transition_prior: :class:`Dirichlet` on every row of the transition, or None.
         stationary: whether sequences begin in the transition's own stationary distribution, so
             that ``initial`` is no parameter of its own.
+        recursion: how sequences are gone through: ``ByDevice()``, ``Sequential()`` or
+            ``ParallelScan()`` of :mod:`minorant.posteriors`; the answer is the same.
 
     Raises:
         ValueError: when k, the probabilities or the structure do not agree.
@@ -101,6 +104,7 @@ class HiddenMarkov(AbstractModelOfComponents):
     initial_prior: Dirichlet | None = constant(default=None)
     transition_prior: Dirichlet | None = constant(default=None)
     stationary: bool = eqx.field(static=True, default=False)
+    recursion: AbstractRecursion = constant(default=ByDevice())  # noqa: RUF009
     n_components: int = eqx.field(static=True, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -198,11 +202,12 @@ class HiddenMarkov(AbstractModelOfComponents):
     def posterior(self, rows: Rows, prepared: Prepared) -> ChainPosterior:
         """States given all rows of their sequence."""
         scores, moves = self.scores(rows, prepared), self.moves(rows, prepared)
-        return chain.chain_posterior(prepared.initial, moves, scores, rows.weight, rows.groups)
+        seen = (scores, rows.weight, rows.groups)
+        return chain.chain_posterior(prepared.initial, moves, *seen, self.recursion)
 
     def log_evidence(self, rows: Rows, prepared: Prepared) -> Float[Array, " n"]:
         """``log p(x_t | x_1 .. x_t-1)``, which adds up to ``log p`` of each sequence."""
-        plan = _lanes.cut(len(rows.weight), rows.groups)
+        plan = self._cut(rows)
         start, moved = _lanes.starts(rows.groups, plan), _lanes.rows_to_lanes(rows, plan)
         scores = _lanes.by_chunk(lambda part: self.scores(part, prepared), moved, plan)
         weight = moved.weight.reshape(start.shape)
@@ -238,7 +243,7 @@ class HiddenMarkov(AbstractModelOfComponents):
 
     def expectation(self, rows: Rows, prepared: Prepared) -> Expectation:
         """Evidence and statistics under the exact posterior, rows side by side in lanes."""
-        plan = _lanes.cut(len(rows.weight), rows.groups)
+        plan = self._cut(rows)
         start, rows = _lanes.starts(rows.groups, plan), _lanes.rows_to_lanes(rows, plan)
         weight = rows.weight.reshape(start.shape)
 
@@ -359,6 +364,10 @@ class HiddenMarkov(AbstractModelOfComponents):
             return jnp.einsum("kn,knd->nd", q, means)
 
         return _lanes.rows_by_chunk(filled, _lanes.rows_to_lanes(rows, plan), probability, plan)
+
+    def _cut(self, rows: Rows) -> _lanes.Cut:
+        cells = self.n_components**2
+        return _lanes.cut(len(rows.weight), rows.groups, self.recursion, cells)
 
     def _beginning(self, transition: Any) -> Array:
         return stationary_distribution(transition) if self.stationary else given(self.initial)

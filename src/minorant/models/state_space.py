@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Float
 
 from minorant import _factors
-from minorant._linalg import LOG_TWO_PI
-from minorant._parameters import Real, constant, given, parameter
+from minorant._parameters import Real, constant, given, parameter, to_vector
+from minorant._scatter import scattered
 from minorant._types import Affine, Array, Key, PyTree, Rows, Summary
 from minorant.components.base import of
 from minorant.components.covariance import AbstractCovariance
@@ -28,12 +28,14 @@ from minorant.components.low_rank import Rotatable
 from minorant.components.matrix_covariance import Full
 from minorant.components.scalar_covariance import Diagonal
 from minorant.models import _state_space_look as look
+from minorant.models import _state_space_score as score
 from minorant.models import _state_space_shapes as shapes
 from minorant.models import _state_space_start as start
 from minorant.models import _state_space_sums as sums
 from minorant.models._state_space_step import Held, first_step, regressed
 from minorant.models.base import AbstractContinuousModel, AbstractTractableModel, Expectation
-from minorant.posteriors._kalman_filter import Chain, Filtered, filtered
+from minorant.posteriors._kalman_filter import Chain, Filtered
+from minorant.posteriors._recursion import AbstractRecursion, ByDevice
 from minorant.posteriors.kalman import Covariances, GaussianChain, added, nothing
 
 
@@ -79,6 +81,8 @@ class StateSpace(AbstractTractableModel, AbstractContinuousModel):
         transition_structure: ``Full()`` or ``Diagonal()``.
         observation_structure: ``Diagonal()`` or ``Full()``.
         held: names of the parameters that are never learned; None for the rule above.
+        recursion: how sequences are gone through: ``ByDevice()``, ``Sequential()`` or
+            ``ParallelScan()`` of :mod:`minorant.posteriors`; the answer is the same.
 
     Raises:
         ValueError: for shapes that disagree, or names that are not parameters.
@@ -124,6 +128,7 @@ class StateSpace(AbstractTractableModel, AbstractContinuousModel):
     observation_structure: AbstractCovariance = Diagonal()
     floor: Float[Array, " d"] | None = constant(default=None)
     state_floor: Float[Array, " l"] | None = constant(default=None)
+    recursion: AbstractRecursion = constant(default=ByDevice())  # noqa: RUF009
     held: tuple[str, ...] | None = eqx.field(static=True, default=None)
     n_states: int = eqx.field(static=True, default=0)
     n_inputs: int = eqx.field(static=True, default=-1)
@@ -170,6 +175,7 @@ class StateSpace(AbstractTractableModel, AbstractContinuousModel):
             given(self.observation_offset),
             noise,
             jnp.sqrt(noise) if noise.ndim == 1 else _factors.cholesky(noise),
+            self.recursion,
         )
 
     def posterior(self, rows: Rows, prepared: look.View) -> GaussianChain:
@@ -180,22 +186,19 @@ class StateSpace(AbstractTractableModel, AbstractContinuousModel):
 
     def filtered(self, rows: Rows, prepared: look.View) -> Filtered:
         """Predicted and filtered states: given the rows before, and up to, each row."""
-        return filtered(prepared.chain, look.observe(rows, prepared))
+        return look.filter_rows(rows, prepared)
 
     def log_evidence(self, rows: Rows, prepared: look.View) -> Float[Array, " n"]:
         """``log p(x_t | x_1 .. x_t-1)``, missing cells integrated out."""
-        return self.filtered(rows, prepared).log_density + look.constant(rows, prepared)
+        return look.log_densities(prepared, rows)
+
+    def summed_log_evidence(self, rows: Rows, prepared: look.View) -> Float[Array, ""]:
+        """The weighted sum of ``log p``; its gradient costs one pass of the smoother."""
+        return score.log_evidence(prepared, rows)
 
     def log_joint(self, rows: Rows, latents: Float[Array, "n l"]) -> Float[Array, " n"]:
         """``log p(z_t | z_t-1) + log p(x_t | z_t)`` of every row."""
-        view = self.prepare()
-        chain = view.chain
-        before = jnp.concatenate([latents[:1], latents[:-1]])
-        moved = latents - before @ chain.transition.T - look.shift(rows, view)
-        first = _log_normal(latents - chain.mean, chain.covariance)
-        prior = jnp.where(look.starts(rows), first, _log_normal(moved, chain.noise))
-        away = look.whitened(rows, view, look.residual(rows, view, latents))
-        return prior + look.constant(rows, view) - 0.5 * (away * away).sum(1)
+        return look.log_joint(rows, self.prepare(), latents)
 
     def log_prior(self) -> Float[Array, ""]:
         """No prior: 0."""
@@ -230,12 +233,7 @@ class StateSpace(AbstractTractableModel, AbstractContinuousModel):
 
     def expectation(self, rows: Rows, prepared: look.View) -> Expectation:
         """Evidence and statistics in one pass."""
-        found = look.smooth(rows, prepared, sums.collector(prepared, rows), False)
-        away = look.residual(rows, prepared, found.mean)
-        white = look.whitened(rows, prepared, away)
-        log_p = found.log_term + look.constant(rows, prepared) - 0.5 * (white * white).sum(1)
-        bound = jnp.where(rows.weight > 0, rows.weight * log_p, 0.0).sum()
-        return Expectation(bound, sums.statistics(rows, prepared, found.mean, given(found.sums)))
+        return Expectation(*score.expected(prepared, rows))
 
     def statistics(
         self, rows: Rows, posterior: GaussianChain, prepared: look.View
@@ -336,6 +334,15 @@ class StateSpace(AbstractTractableModel, AbstractContinuousModel):
         del rng
         return start.started(self, rows)
 
+    def perturbed(self, rng: np.random.Generator) -> Self:
+        """Moved at random, dynamics as stable as they were."""
+        return shapes.as_stable(scattered(self, rng), given(self.transition))
+
+    def invariants(self) -> Float[np.ndarray, " q"]:
+        """Free coordinates, in the canonical rotation where states may rotate."""
+        model = self.canonical() if shapes.is_free(self) else self
+        return np.asarray(to_vector(model), dtype=float)
+
     def irregular(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Noises on their floor, and dynamics that explode."""
         return shapes.irregular(self, names)
@@ -380,13 +387,6 @@ class StateSpace(AbstractTractableModel, AbstractContinuousModel):
             for mask, width in zip(masks, widths, strict=True)
         ]
         return Held(jnp.concatenate(parts, 1), noise)
-
-
-def _log_normal(away: Float[Array, "n l"], covariance: Float[Array, "l l"]) -> Float[Array, " n"]:
-    root = _factors.cholesky(covariance)
-    white = _factors.solve_triangular(root, away.T)
-    log_root = jnp.log(jnp.diagonal(root)).sum() + 0.5 * len(covariance) * LOG_TWO_PI
-    return -0.5 * (white * white).sum(0) - log_root
 
 
 def _floored(noise: Array, floor: Array) -> Array:

@@ -16,6 +16,7 @@ from abc import abstractmethod
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -184,7 +185,8 @@ class AllowedSimplex:
         if self.tied is not None:
             free = shared_rows(free, self.tied, mean=True)
         free = xp.where(mask, free, -np.inf)
-        relative = xp.exp(free - xp.max(free, axis=-1, keepdims=True))
+        highest = xp.max(free, axis=-1, keepdims=True)  # its gradient cancels
+        relative = xp.exp(free - (highest if xp is np else jax.lax.stop_gradient(highest)))
         return relative / xp.sum(relative, axis=-1, keepdims=True)
 
     def count(self, shape: tuple[int, ...]) -> int:

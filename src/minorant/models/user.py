@@ -3,15 +3,17 @@ r"""A user's model: a prior, a likelihood given the latent, and the posterior ch
 .. math:: p(x) = \sum_z p(z)\, p(x \mid z) \quad\text{or}\quad \int p(z)\, p(x \mid z)\, dz
 
 A finite latent is summed out; a normal one of up to three dimensions is integrated out by adaptive
-Gauss-Hermite quadrature; of any other continuous one each row has its own full-rank Gaussian q, and
-the bound takes the place of the evidence. Parameters are climbed by quasi-Newton steps. Priors and
-likelihoods are distributions of ``numpyro.distributions``, or whatever has their methods.
+Gauss-Hermite quadrature; of any other continuous one each row has its own Gaussian q, or one
+encoder gives them all, and the bound takes the place of the evidence. Parameters are climbed by
+quasi-Newton steps; with an encoder, by stochastic ascent. Priors and likelihoods are distributions
+of ``numpyro.distributions``, or whatever has their methods.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, Self
 
 import equinox as eqx
@@ -20,20 +22,32 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from minorant._parameters import constant
 from minorant._types import Affine, Array, Key, Rows, Summary
 from minorant.components.base import reject_cells
+from minorant.models._encoded import (
+    Encoded,
+    count_outputs,
+    in_rows,
+    joint_of,
+    refined_in_rows,
+)
 from minorant.models._latents import (
-    INSTALL,
     AbstractRoute,
     Bounded,
     IntegratedOut,
-    first_latent,
+    is_discrete,
+    is_finite,
     log_free_joint,
     prior_of,
     route_of,
 )
+from minorant.models._look import check_traced, seen_likelihood
+from minorant.models._states import is_product, states
 from minorant.models.base import AbstractExactModel
-from minorant.posteriors import AbstractPosterior
+from minorant.posteriors import AbstractPosterior, Encoder
+from minorant.posteriors.amortised import PerRow
+from minorant.posteriors.in_rows import AbstractInRows
 
 
 class Model(AbstractExactModel):
@@ -43,14 +57,16 @@ class Model(AbstractExactModel):
     :func:`minorant.positive`, :func:`minorant.unit_interval`, :func:`minorant.simplex` or
     :func:`minorant.constant`. Rows are independent; z and x are a row's.
 
-    ``prior()`` is a distribution of z: finite (``Categorical``, ``Bernoulli``: z a number), normal
+    ``prior()`` is a distribution of z: finite (``Categorical``, ``Bernoulli``, and vectors of them
+    by ``.to_event(1)``, summed out where they take at most 4096 values), normal
     (``Normal``, ``Normal.to_event(1)``, ``MultivariateNormal``), or any continuous one, which is
     bounded in free coordinates (logarithms of what is positive, and so on), as is a normal one of
     more than 3 dimensions.
     ``likelihood(z)`` is a distribution over the d columns of a row; with ``.to_event(1)`` of
     independent columns, missing cells are left out. ``points=``, for every model, is the number of
-    quadrature nodes per dimension: 15, 9 or 7 unless given. ``draws=`` asks for the bound, where
-    the latent is continuous, and says on how many draws it is averaged.
+    quadrature nodes per dimension: 15, 9 or 7 unless given. ``family=`` asks for the bound: a
+    :class:`minorant.posteriors.PerRow`, where the latent is continuous; ``minorant.fit`` puts a
+    fitted :class:`minorant.Encoder` there.
 
     Raises:
         TypeError: when ``prior`` or ``likelihood`` does not return a distribution, or the latent is
@@ -76,7 +92,7 @@ class Model(AbstractExactModel):
     """
 
     points: int | None = eqx.field(static=True, kw_only=True, default=None)
-    draws: int | None = eqx.field(static=True, kw_only=True, default=None)
+    family: PerRow | Encoder | None = constant(kw_only=True, default=None)
 
     @abstractmethod
     def prior(self) -> Any:
@@ -88,7 +104,19 @@ class Model(AbstractExactModel):
 
     def route(self) -> AbstractRoute:
         """How the latent is done away with."""
-        return route_of(self, self.points, self.draws)
+        if isinstance(self.family, Encoder):
+            return Encoded()
+        return route_of(self, self.points, self.family)
+
+    def states(self) -> Array:
+        """(k, ...) every value of a finite latent, in the order of ``fit.posterior(X)``.
+
+        Raises:
+            TypeError: where the latent is not finite, or takes too many values.
+        """
+        if not is_finite(self):
+            raise TypeError("the latent does not take finitely many values, or too many to list.")
+        return np.asarray(states(prior_of(self)))
 
     def log_joint(self, rows: Rows, latents: Array) -> Float[Array, " n"]:
         """``log p(z) + log p(x | z)``."""
@@ -142,7 +170,8 @@ class Model(AbstractExactModel):
 
         Raises:
             TypeError: when a distribution is not one, or the latent cannot be summed out.
-            ValueError: when the likelihood has other columns than the data.
+            ValueError: when the likelihood has other columns than the data, or cannot be part of
+                a compiled program.
         """
         shape = _event_shape(self)
         if shape != (summary.n_columns,):
@@ -150,11 +179,12 @@ class Model(AbstractExactModel):
                 f"likelihood(z) must be a distribution over the {summary.n_columns} columns of a "
                 f"row; its event shape is {shape}. Use .to_event(1) for independent columns."
             )
+        check_traced(self, summary.n_columns)
         return self
 
     def check(self, values: Float[np.ndarray, "n d"], names: tuple[str, ...]) -> None:
         """Cells must be in the likelihood's support."""
-        given = self.likelihood(first_latent(self))
+        given = seen_likelihood(self)
         cells = _cells(given)
         if cells is None or np.isnan(values).all():
             return
@@ -177,12 +207,40 @@ class Model(AbstractExactModel):
         return self.route().is_exact()
 
     def is_bounded(self) -> bool:
-        """Whether each row has a Gaussian q, and the evidence is its bound."""
-        return isinstance(self.route(), Bounded)
+        """Whether rows have a q of a family, and the evidence is its bound."""
+        return isinstance(self.route(), Bounded | Encoded)
 
     def log_free_joint(self, rows: Rows, free: Float[Array, "n l"]) -> Float[Array, " n"]:
         """``log p(x, z)`` of latents in free coordinates, Jacobian included."""
         return log_free_joint((self, rows), free)
+
+    def in_rows(self, rows: Rows) -> AbstractInRows:
+        """The encoder's q of every row, to draw from."""
+        return in_rows(self, rows)
+
+    def refined_in_rows(self, rows: Rows) -> AbstractInRows:
+        """The best q of every row by itself, climbed to from the encoder's."""
+        return refined_in_rows(self, rows)
+
+    def log_joint_of(self, rows: Rows) -> Callable[[Array], Float[Array, "s n"]]:
+        """``log p(x, z)`` of rows as a function of many latents of each, in free coordinates."""
+        return joint_of(self, rows)
+
+    def count_outputs(self, encoder: Encoder) -> tuple[int, int]:
+        """How many numbers of an encoder are means or logits, and how many it gives for a row.
+
+        Raises:
+            TypeError: for a latent that no encoder is for.
+        """
+        return count_outputs(self, encoder)
+
+    def is_summed_by_number(self) -> bool:
+        """Whether the latent is a single finite one."""
+        return is_finite(self) and not is_product(prior_of(self))
+
+    def is_smooth(self) -> bool:
+        """Whether the latent is continuous."""
+        return not is_discrete(self)
 
     def refined(self) -> Self:
         """With the rule doubled: what changes is the error of the rule."""
@@ -191,9 +249,9 @@ class Model(AbstractExactModel):
             return self
         return dataclasses.replace(self, points=route.rule.refined().points)
 
-    def bounded(self) -> Self:
-        """With a Gaussian q for each row, where the latent is continuous."""
-        return dataclasses.replace(self, draws=self.draws or 1)
+    def bounded(self, family: PerRow | Encoder | None = None) -> Self:
+        """With a q of a family for each row; unless given, a full-rank Gaussian of its own."""
+        return dataclasses.replace(self, family=PerRow() if family is None else family)
 
     def reason(self) -> str:
         """How the latent is summed, integrated out or bounded."""
@@ -240,10 +298,5 @@ def _cells(given: Any) -> Any:
 
 
 def _event_shape(model: Model) -> tuple[int, ...]:
-    given = model.likelihood(first_latent(model))
-    if not (hasattr(given, "log_prob") and hasattr(given, "event_shape")):
-        kind = type(given).__name__
-        raise TypeError(f"likelihood(z) must return a distribution; got {kind}. {INSTALL}")
-    return (
-        tuple(given.event_shape) if not tuple(given.batch_shape) else tuple(given.batch_shape)[:0]
-    )
+    given = seen_likelihood(model)
+    return tuple(given.event_shape) if not tuple(given.batch_shape) else ()

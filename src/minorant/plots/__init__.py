@@ -6,6 +6,7 @@ called. Bounds are drawn in nats per row.
 """
 
 from minorant.plots._animation import em_animation
+from minorant.plots._certificate import bracket, gaps, rungs
 from minorant.plots._climb import climb
 from minorant.plots._components import components
 from minorant.plots._items import abilities, item_curves, item_information
@@ -18,14 +19,17 @@ from minorant.plots._states import states
 __all__ = [
     "EMPath",
     "abilities",
+    "bracket",
     "climb",
     "components",
     "em_animation",
     "em_path",
+    "gaps",
     "item_curves",
     "item_information",
     "loadings",
     "responsibilities",
+    "rungs",
     "series",
     "states",
 ]

@@ -3,15 +3,22 @@
 from minorant._lazy import lazily
 
 _NAMES = {
+    "AbstractMember": "members",
     "AbstractPosterior": "base",
     "Adaptive": "quadrature",
+    "ByDevice": "_recursion",
     "Categorical": "categorical",
     "ChainPosterior": "chain",
+    "Encoder": "amortised",
     "Flow": "flow",
     "Gaussian": "gaussian",
     "GaussianChain": "kalman",
     "Grid": "quadrature",
+    "PerRow": "amortised",
+    "Product": "product",
+    "ParallelScan": "_recursion",
     "Quadrature": "quadrature",
+    "Sequential": "_recursion",
 }
 
 __all__ = list(_NAMES)

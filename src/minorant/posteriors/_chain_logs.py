@@ -60,7 +60,7 @@ def log_filter(
 
 
 def _filtered(chain: LogChain, seen: Scores, operators: Array | None) -> tuple[Array, Array]:
-    first = _normalised(_states_between(seen, operators, log_sum))
+    first = normalised(_states_between(seen, operators, log_sum))
 
     def body(state: Array, row: Row) -> tuple[Array, tuple[Array, Array]]:
         state, scale = _filter_step(chain, row, state)
@@ -99,15 +99,14 @@ def log_smooth(
 
     def body(message: Array, row: Row) -> tuple[Array, tuple[Array, Array, Array]]:
         (scores, start, design), weight, state, previous = row
-        log_probability = _normalised(state + message)
-        ahead = _finite_rows(scores) + message
+        log_probability = normalised(state + message)
+        ahead = finite_rows(scores) + message
         moves = logs_at(chain.transition, design)
         pair = previous[:, None] + moves + ahead
-        pair = jnp.exp(_normalised(pair.reshape(-1, len(start)))).reshape(pair.shape)
+        pair = jnp.exp(normalised(pair.reshape(-1, len(start)))).reshape(pair.shape)
         pairs = (jnp.where(start, 0.0, weight) * pair).sum(2)
         first = (jnp.where(start, weight, 0.0) * jnp.exp(log_probability)).sum(1)
-        pulled = _pulled(moves, ahead)
-        message = jnp.where(start, 0.0, pulled - jnp.max(pulled, axis=0))
+        message = jnp.where(start, 0.0, _scaled(_pulled(moves, ahead)))
         return message, (log_probability, first, pairs)
 
     by_step = (jnp.moveaxis(filtered, 1, 0), jnp.moveaxis(before(filtered), 1, 0))
@@ -126,7 +125,7 @@ def most_probable(chain: LogChain, seen: Scores, joined: bool) -> Int[Array, "st
         scores, start, design = row
         ways = state[:, None] + logs_at(chain.transition, design)
         ways = jnp.where(start, state[:, None], ways)
-        entered = _entered(chain, start, jnp.max(ways, axis=0)) + _finite_rows(scores)
+        entered = _entered(chain, start, jnp.max(ways, axis=0)) + finite_rows(scores)
         return _scaled(entered), jnp.argmax(ways, axis=0).astype(_index(len(state)))
 
     last, pointers = jax.lax.scan(body, first, _by_step(chain, seen))
@@ -229,7 +228,7 @@ def _operators(chain: LogChain, seen: Scores, combine: Combine) -> Float[Array, 
         ways = logs_at(chain.transition, design)[:, :, None] + product[:, None]
         moved = combine(ways, 0)
         restarted = chain.initial[:, None, None] + combine(product, 0)
-        moved = jnp.where(start, restarted, moved) + _finite_rows(scores)[:, None]
+        moved = jnp.where(start, restarted, moved) + finite_rows(scores)[:, None]
         top = jax.lax.stop_gradient(jnp.max(moved, axis=(0, 1)))
         return moved - jnp.where(jnp.isfinite(top), top, 0.0), None
 
@@ -254,12 +253,12 @@ def _by_step(chain: LogChain, seen: Scores) -> Row:
     return jnp.moveaxis(seen.scores, 1, 0), seen.start, designs(chain.transition)
 
 
-def _finite_rows(scores: Float[Array, "k lanes"]) -> Float[Array, "k lanes"]:
+def finite_rows(scores: Float[Array, "k lanes"]) -> Float[Array, "k lanes"]:
     """The scores, 0 for a row that no state allows, so that its group's other rows keep meaning."""
     return jnp.where(jnp.max(scores, axis=0) > -jnp.inf, scores, 0.0)
 
 
-def _normalised(logs: Float[Array, "m lanes"]) -> Float[Array, "m lanes"]:
+def normalised(logs: Float[Array, "m lanes"]) -> Float[Array, "m lanes"]:
     total = log_sum(logs, 0)
     return logs - jnp.where(jnp.isfinite(total), total, 0.0)
 

@@ -73,22 +73,34 @@ def filtered(chain: Chain, observed: Observed) -> Filtered:
     Anderson & Moore (1979), "Optimal filtering", section 3.1; Bucy & Joseph (1968), "Filtering for
     stochastic processes with applications to guidance".
     """
-    rows = (observed.start, entering(chain, observed), observed.pattern, observed.value)
     step = _joseph_step(chain, observed) if _is_wide(chain) else _root_step(chain, observed)
-    return jax.lax.scan(step, nowhere(chain), rows)[1]
+    return jax.lax.scan(step, nowhere(chain), _rows(chain, observed))[1]
+
+
+def filtered_from(
+    chain: Chain, observed: Observed, carry: tuple[Array, Array]
+) -> tuple[tuple[Array, Array], Filtered]:
+    """From the moments of the row before to those of the last; safe where many go side by side."""
+    return jax.lax.scan(_joseph_step(chain, observed, False), carry, _rows(chain, observed))
+
+
+def _rows(chain: Chain, observed: Observed) -> tuple[Any, ...]:
+    return observed.start, entering(chain, observed), observed.pattern, observed.value
 
 
 def _is_wide(chain: Chain) -> bool:
     return chain.noise.dtype == jnp.float64
 
 
-def _joseph_step(chain: Chain, observed: Observed) -> Callable[..., Any]:
+def _joseph_step(chain: Chain, observed: Observed, alone: bool = True) -> Callable[..., Any]:
     def step(carry: tuple[Array, Array], row: Any) -> tuple[tuple[Array, Array], Filtered]:
         first, shift, pattern, y = row
         mean = jnp.where(first, 0.0, chain.transition @ carry[0]) + shift
         moved = chain.transition @ carry[1] @ chain.transition.T + chain.noise
         covariance = jnp.where(first, chain.covariance, moved)
-        new_mean, new, log_density = _measured(mean, covariance, observed.factor(pattern), y)
+        W = observed.factor(pattern)
+        gain = _wide_gain if alone and W.shape[0] > W.shape[1] else _gain
+        new_mean, new, log_density = _measured(mean, covariance, W, y, gain(covariance, W))
         return (new_mean, new), Filtered(mean, covariance, new_mean, new, log_density)
 
     return step
@@ -118,11 +130,11 @@ def _root_step(chain: Chain, observed: Observed) -> Callable[..., Any]:
     return step
 
 
-def _measured(mean: Array, covariance: Array, factor: Array, y: Array) -> tuple[Array, ...]:
+def _measured(
+    mean: Array, covariance: Array, factor: Array, y: Array, found: tuple[Array, Array]
+) -> tuple[Array, ...]:
     """Moments after one whitened observation, and ``-(log|S| + e' S^-1 e) / 2``."""
-    gain, half_log_det = (_gain if factor.shape[0] <= factor.shape[1] else _wide_gain)(
-        covariance, factor
-    )
+    gain, half_log_det = found
     new_mean = mean + gain @ (y - factor @ mean)
     rest = jnp.eye(len(mean), dtype=mean.dtype) - gain @ factor
     new = rest @ covariance @ rest.T + gain @ gain.T
@@ -142,7 +154,10 @@ def _gain(covariance: Array, factor: Array) -> tuple[Array, Array]:
 
 
 def _wide_gain(covariance: Array, factor: Array) -> tuple[Array, Array]:
-    """The same for more cells than states: ``(I + P W' W)^-1 P W'``, an l by l system."""
+    """The same for more cells than states: ``(I + P W' W)^-1 P W'``, an l by l system.
+
+    LAPACK's, so not for many at once (:mod:`minorant._factors`).
+    """
     eye = jnp.eye(factor.shape[1], dtype=factor.dtype)
     lu = lu_factor(eye + covariance @ (factor.T @ factor))
     gain = lu_solve(lu, covariance @ factor.T)

@@ -19,7 +19,14 @@ import jax.numpy as jnp
 from jaxtyping import Bool
 
 from minorant._types import Array
-from minorant.posteriors._kalman_filter import Chain, Observed, Roots, nowhere
+from minorant.posteriors._kalman_filter import (
+    Chain,
+    Filtered,
+    Observed,
+    Roots,
+    filtered_from,
+    nowhere,
+)
 from minorant.posteriors.kalman import (
     Collect,
     Smoothed,
@@ -109,6 +116,33 @@ def smoothed_in_lanes(
     return answer, wanted & told & led
 
 
+def filtered_in_lanes(
+    chain: Chain, observed: Observed, keep: Callable[[Filtered], Any]
+) -> tuple[Any, Bool[Array, ""]]:
+    """``keep`` of what the filter finds, and whether that is what came out.
+
+    Args:
+        chain: the prior of the states.
+        observed: the rows.
+        keep: what is wanted of the moments: leaves (n, ...).
+    """
+    n = len(observed.start)
+    lanes = cut(observed, max(_FEWEST_STEPS, -(-n // _MOST_LANES)))
+    parts = parts_of(lanes)
+
+    def sweep(begin: Carry, parts: Any = parts) -> tuple[Carry, Any]:
+        def one(carry: Carry, own: Any) -> tuple[Carry, Any]:
+            ended, found = filtered_from(chain, one_of(lanes, own), carry)
+            return ended, keep(found)
+
+        return jax.vmap(one)(begin, parts)
+
+    last = jax.tree.map(lambda leaf: leaf[:, -_WARM_UP:], parts)
+    guess = sweep(_blank(chain, lanes, (0, 1)), last)[0]
+    found, settled = _settled(sweep, _agree, guess, 1, jnp.asarray(True))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], found), settled
+
+
 def _backward_lanes(roots: Roots, lanes: Observed, wanted: Array) -> tuple[Any, Array]:
     """The gains of all rows."""
     parts = parts_of(lanes)
@@ -123,7 +157,7 @@ def _backward_lanes(roots: Roots, lanes: Observed, wanted: Array) -> tuple[Any, 
         eps = _AGREED * jnp.finfo(used[1].dtype).eps
         return near_information(roots, used, ended, eps)
 
-    blank = _blank(roots, lanes, (1, 0))
+    blank = _blank(roots.chain, lanes, (1, 0))
     first = jax.tree.map(lambda leaf: leaf[:, :_WARM_UP], parts)
     guess = sweep(blank, first)[0]
     return _settled(sweep, close, guess, -1, wanted)
@@ -153,16 +187,18 @@ def _forward_lanes(
         means, terms, kept = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), found)
         return ended, (means, terms, sums, kept)
 
-    def close(used: Carry, ended: Carry) -> Array:
-        eps = _AGREED * jnp.finfo(used[0].dtype).eps
-        same = jax.vmap(lambda a, b: near(a, b, eps))(used[1], ended[1]).all()
-        scale = jnp.sqrt(jnp.abs(jnp.diagonal(ended[1], axis1=1, axis2=2))) + jnp.abs(ended[0])
-        return same & (jnp.abs(used[0] - ended[0]) <= eps * scale).all()
-
-    blank = _blank(roots, lanes, (0, 1))
+    blank = _blank(roots.chain, lanes, (0, 1))
     last = jax.tree.map(lambda leaf: leaf[:, -_WARM_UP:], (parts, gains))
     guess = sweep(blank, *last, record=True)[0]
-    return _settled(sweep, close, guess, 1, wanted)
+    return _settled(sweep, _agree, guess, 1, wanted)
+
+
+def _agree(used: Carry, ended: Carry) -> Array:
+    """Whether means and covariances of all lanes agree."""
+    eps = _AGREED * jnp.finfo(used[0].dtype).eps
+    same = jax.vmap(lambda a, b: near(a, b, eps))(used[1], ended[1]).all()
+    scale = jnp.sqrt(jnp.abs(jnp.diagonal(ended[1], axis1=1, axis2=2))) + jnp.abs(ended[0])
+    return same & (jnp.abs(used[0] - ended[0]) <= eps * scale).all()
 
 
 def _one_row(roots: Roots, row: Observed, gain: Any, carry: Carry) -> tuple[Carry, Any]:
@@ -207,8 +243,8 @@ def _settled(
     return found, done
 
 
-def _blank(roots: Roots, lanes: Observed, order: tuple[int, int]) -> Carry:
+def _blank(chain: Chain, lanes: Observed, order: tuple[int, int]) -> Carry:
     """Zeros for every lane: a vector and a matrix, in the order asked for."""
-    zeros = nowhere(roots.chain)
+    zeros = nowhere(chain)
     stacked = [jnp.zeros((len(lanes.start), *leaf.shape), leaf.dtype) for leaf in zeros]
     return stacked[order[0]], stacked[order[1]]

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from minorant._types import Array, Groups, PyTree, Rows
+from minorant.posteriors._recursion import AbstractRecursion
 
 _FEWEST_ROWS = 512  # below, what lanes save costs more to compile
 _FEWEST_STEPS = 64
@@ -36,6 +37,8 @@ class Cut(NamedTuple):
         steps: rows of each piece, padding included.
         length: rows of each piece before padding; None where padding is at the block's end.
         chunk: steps whose rows are looked at together by what does not depend on order.
+        parallel: whether all steps are taken at once (:mod:`._scan`); lanes are then whole
+            sequences, or the whole block.
     """
 
     n: int
@@ -43,6 +46,7 @@ class Cut(NamedTuple):
     steps: int
     length: int | None
     chunk: int
+    parallel: bool = False
 
     @property
     def joined(self) -> bool:
@@ -50,9 +54,20 @@ class Cut(NamedTuple):
         return self.length is None and self.lanes > 1
 
 
-def cut(n: int, groups: Groups | None) -> Cut:
-    """The cut of a block of ``n`` rows with these groups."""
+def cut(
+    n: int, groups: Groups | None, recursion: AbstractRecursion | None = None, cells: int = 0
+) -> Cut:
+    """The cut of a block of ``n`` rows with these groups.
+
+    Args:
+        n: rows.
+        groups: which rows are a sequence.
+        recursion: how to go through time; None: in lanes.
+        cells: numbers that a scan would hold of each row.
+    """
     length = None if groups is None else groups.length
+    if recursion is not None and recursion.is_parallel(length or n, cells * n):
+        return _uncut(n, length)
     if length is not None and (n // length >= _FEWEST_ABREAST or length <= _FEWEST_STEPS):
         lanes, steps = n // length, length
     else:
@@ -60,6 +75,14 @@ def cut(n: int, groups: Groups | None) -> Cut:
         steps = -(-n // lanes)
     chunk = min(max(_CHUNK_ROWS // lanes, 1), steps)
     return Cut(n, lanes, -(-steps // chunk) * chunk, length, chunk)
+
+
+def _uncut(n: int, length: int | None) -> Cut:
+    """Sequences as they are, for a scan over their steps."""
+    steps = length or n
+    lanes = n // steps
+    chunk = min(max(_CHUNK_ROWS // lanes, 1), steps)
+    return Cut(n, lanes, -(-steps // chunk) * chunk, length, chunk, True)
 
 
 def _lanes_of(n: int) -> int:

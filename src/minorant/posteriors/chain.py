@@ -20,9 +20,11 @@ from jaxtyping import Bool, Float, Int
 from minorant._types import Array, Groups, Key
 from minorant.posteriors import _chain_logs as logs
 from minorant.posteriors import _lanes
+from minorant.posteriors._chain_parallel import filtered_in_parallel, smoothed_in_parallel
 from minorant.posteriors._chain_products import Chain, Evidence, Smoothed, smooth
 from minorant.posteriors._lanes import Cut
 from minorant.posteriors._moves import Moves
+from minorant.posteriors._recursion import AbstractRecursion
 from minorant.posteriors.base import AbstractPosterior
 from minorant.posteriors.categorical import Categorical
 
@@ -109,9 +111,10 @@ def chain_posterior(
     scores: Float[Array, "k n"],
     weight: Float[Array, " n"],
     groups: Groups | None,
+    recursion: AbstractRecursion | None = None,
 ) -> ChainPosterior:
     """The exact posterior of the states, rows and their design in their own order."""
-    plan = _lanes.cut(scores.shape[1], groups)
+    plan = _lanes.cut(scores.shape[1], groups, recursion, len(scores) ** 2)
     start, in_lanes = _lanes.starts(groups, plan), to_lanes(scores, plan)
     weights = _lanes.to_lanes(weight, plan).reshape(plan.steps, plan.lanes)
     chain = Chain(initial, _moved(transition, plan))
@@ -142,6 +145,8 @@ def smoothed(
         relative: gives likelihoods relative to the largest of each row, and its logarithm; None:
             from ``scored``.
     """
+    if plan.parallel:
+        return _at_once(chain, scored(), start, weight, plan)
     likelihood, shift = relative() if relative else relative_likelihood(scored())
     found = smooth(chain, Evidence(likelihood, start, weight), plan.joined)
     log_scale = log_or_never(found.scale) + shift
@@ -156,11 +161,32 @@ def smoothed(
     return done[1], done[2]
 
 
+def _at_once(
+    chain: Chain, scores: Array, start: Array, weight: Array, plan: Cut
+) -> tuple[Smoothed, Array]:
+    """By scans over all steps; step by step where a row that no state allows breaks them."""
+    found, sound = smoothed_in_parallel(_in_logs(chain), logs.Scores(scores, start), weight)
+    answer = _from_logs(chain, found)
+
+    def again(_: Any) -> tuple[Array, Smoothed, Array]:
+        return jnp.ones((), bool), *_with_logs(chain, scores, start, weight, plan)
+
+    done = jax.lax.while_loop(lambda carry: ~carry[0], again, (sound, *answer))
+    return done[1], done[2]
+
+
 def _with_logs(
     chain: Chain, scores: Array, start: Array, weight: Array, plan: Cut
 ) -> tuple[Smoothed, Array]:
-    in_logs = logs.LogChain(log_or_never(chain.initial), _logs_of(chain.transition))
-    found = logs.log_smooth(in_logs, logs.Scores(scores, start), weight, plan.joined)
+    seen = logs.Scores(scores, start)
+    return _from_logs(chain, logs.log_smooth(_in_logs(chain), seen, weight, plan.joined))
+
+
+def _in_logs(chain: Chain) -> logs.LogChain:
+    return logs.LogChain(log_or_never(chain.initial), _logs_of(chain.transition))
+
+
+def _from_logs(chain: Chain, found: logs.LogSmoothed) -> tuple[Smoothed, Array]:
     probability, scale = jnp.exp(found.log_probability), jnp.exp(found.log_scale)
     filtered = found.log_filtered if _differs(chain) else ()
     pairs = jnp.zeros_like(found.pairs) if _differs(chain) else found.pairs
@@ -207,7 +233,7 @@ def _moved(transition: Array | Moves, plan: Cut) -> Any:
 
 def relative_likelihood(scores: Float[Array, "k *rest"]) -> tuple[Array, Array]:
     """``exp(s - max s)`` over k, and ``max s``; a row that no state allows has zeros and 0."""
-    top = jnp.max(scores, axis=0)
+    top = jax.lax.stop_gradient(jnp.max(scores, axis=0))  # whose gradient cancels
     top = jnp.where(top > -jnp.inf, top, 0.0)
     return jnp.exp(scores - top), top
 
@@ -233,8 +259,10 @@ def _log_evidence_jvp(plan: Cut, primals: Any, tangents: Any) -> tuple[Array, Ar
     points, start = primals[:3], primals[3]
 
     def slow(initial: Array, transition: Any, scores: Array) -> Array:
-        chain = logs.LogChain(log_or_never(initial), _logs_of(transition))
-        return logs.log_filter(chain, logs.Scores(scores, start), plan.joined)[1]
+        chain, seen = _in_logs(Chain(initial, transition)), logs.Scores(scores, start)
+        if plan.parallel:
+            return filtered_in_parallel(chain, seen)[1]
+        return logs.log_filter(chain, seen, plan.joined)[1]
 
     return log_evidence(plan, *primals), jax.jvp(slow, points, tangents[:3])[1]
 

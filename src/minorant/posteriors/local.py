@@ -54,6 +54,14 @@ class Search(NamedTuple):
     count: Int[Array, ""]
 
 
+class Held(NamedTuple):
+    """What the climbs of all rows share: the joint, the draws, and the family."""
+
+    log_joint: Callable[[Array], Array]
+    draws: Float[Array, "s l"]
+    diagonal: bool
+
+
 def number_of_draws(l: int) -> int:
     """How many draws a row's bound is averaged over."""
     return max(32, 4 * l)
@@ -68,7 +76,12 @@ def held_draws(s: int, l: int) -> Float[np.ndarray, "s l"]:
 
 
 def best_gaussians(
-    log_joint: LogJoint, parameters: PyTree, start: Float[Array, "n l"], s: int
+    log_joint: LogJoint,
+    parameters: PyTree,
+    start: Float[Array, "n l"],
+    s: int,
+    diagonal: bool = False,
+    factor: Float[Array, "n l l"] | None = None,
 ) -> Local:
     """Every row's best Gaussian and its bound, differentiable in the parameters.
 
@@ -77,13 +90,17 @@ def best_gaussians(
         parameters: what the bound is differentiated by.
         start: (n, l) where the climbs start.
         s: draws, at least twice l.
+        diagonal: whether latent dimensions are independent under q.
+        factor: (n, l, l) lower factors of the covariances that the climbs start with; None for
+            half the identity.
 
     Returns:
         Bound and posterior per row.
     """
     draws = jnp.asarray(held_draws(s, start.shape[-1]), start.dtype)
     held = jax.lax.stop_gradient(parameters)
-    end = _climbed(lambda latents: log_joint(held, latents), jax.lax.stop_gradient(start), draws)
+    joint_held = Held(lambda latents: log_joint(held, latents), draws, diagonal)
+    end = _climbed(joint_held, *jax.lax.stop_gradient((start, factor)))
     points = end.mean + jnp.einsum("nij,sj->sni", end.factor, draws)
     joint = jax.vmap(lambda latents: log_joint(parameters, latents))(points).mean(0)
     # The entropy is the search's own; the joint is computed again to be differentiated.
@@ -92,7 +109,7 @@ def best_gaussians(
     return Local(bound, Gaussian(end.mean, end.factor @ jnp.swapaxes(end.factor, -1, -2)))
 
 
-def _climbed(log_joint: Callable[[Array], Array], start: Array, draws: Array) -> Search:
+def _climbed(held: Held, start: Array, factor: Array | None) -> Search:
     """Steps of all rows until each has nothing left to gain."""
 
     def goes_on(search: Search) -> Array:
@@ -101,36 +118,37 @@ def _climbed(log_joint: Callable[[Array], Array], start: Array, draws: Array) ->
     eps = jnp.finfo(start.dtype).eps
 
     def step(search: Search) -> Search:
-        mean, factor = _moved(search)
+        mean, factor = _moved(search, held.diagonal)
         slack = jnp.where(jnp.isfinite(search.bound), 8 * eps * jnp.abs(search.bound), 0.0)
-        found = _measured(log_joint, mean, factor, draws)
+        found = _measured(held, mean, factor)
         rose = _finite(found) & (found.bound >= search.bound - slack)
         length = jnp.where(rose, jnp.minimum(1.0, 4.0 * search.length), 0.25 * search.length)
-        taken = found._replace(length=length, done=_left(found) < 64 * eps, count=search.count + 1)
+        taken = found._replace(
+            length=length, done=_left(found, held.diagonal) < 64 * eps, count=search.count + 1
+        )
         kept = search._replace(
             length=length, done=search.done | (length < _SHORTEST), count=search.count + 1
         )
         return jax.tree.map(lambda a, b: _by_row(rose & ~search.done, a, b), taken, kept)
 
-    return jax.lax.while_loop(goes_on, step, _begun(log_joint, start, draws))
+    return jax.lax.while_loop(goes_on, step, _begun(held, start, factor))
 
 
-def _begun(log_joint: Callable[[Array], Array], start: Array, draws: Array) -> Search:
+def _begun(held: Held, start: Array, factor: Array | None) -> Search:
     n, l = start.shape
-    factor = jnp.broadcast_to(_WIDTH * jnp.eye(l, dtype=start.dtype), (n, l, l))
-    first = _measured(log_joint, start, factor, draws)
+    if factor is None:
+        factor = jnp.broadcast_to(_WIDTH * jnp.eye(l, dtype=start.dtype), (n, l, l))
+    first = _measured(held, start, factor)
     return first._replace(bound=jnp.where(_finite(first), first.bound, -jnp.inf))
 
 
-def _measured(
-    log_joint: Callable[[Array], Array], mean: Array, factor: Array, draws: Array
-) -> Search:
+def _measured(held: Held, mean: Array, factor: Array) -> Search:
     """The bound of every row and its natural gradient in the coordinates of the draws."""
     n, l = mean.shape
-    s = len(draws)
+    draws, s = held.draws, len(held.draws)
 
     def total(latents: Array) -> tuple[Array, Array]:
-        values = log_joint(latents)
+        values = held.log_joint(latents)
         return values.sum(), values
 
     points = mean + jnp.einsum("nij,sj->sni", factor, draws)
@@ -147,14 +165,21 @@ def _measured(
     )
 
 
-def _moved(search: Search) -> tuple[Array, Array]:
-    """Means and factors a natural-gradient step further; NaN where the step is too long."""
+def _moved(search: Search, diagonal: bool) -> tuple[Array, Array]:
+    """Means and factors a natural-gradient step further; NaN where the step is too long.
+
+    Means of independent latents take the same step, by the whole curvature: what the covariance
+    may not be says nothing of them.
+    """
     eye = jnp.eye(search.mean.shape[-1], dtype=search.mean.dtype)
     length = search.length[:, None, None]
     half = _lower_inverse_root(eye + length * (search.curvature - eye))
     turned = jnp.swapaxes(half, -1, -2) @ search.slope[..., None]
     shift = search.length[:, None] * (half @ turned)[..., 0]
     mean = search.mean + (search.factor @ shift[..., None])[..., 0]
+    if diagonal:
+        precision = jnp.diagonal(eye + length * (search.curvature - eye), axis1=-2, axis2=-1)
+        half = eye / jnp.sqrt(precision)[..., None]
     return mean, search.factor @ half
 
 
@@ -169,10 +194,11 @@ def _lower_inverse_root(matrices: Float[Array, "n l l"]) -> Float[Array, "n l l"
     return jnp.swapaxes(inverse[..., ::-1, ::-1], -1, -2)
 
 
-def _left(search: Search) -> Float[Array, " n"]:
+def _left(search: Search, diagonal: bool) -> Float[Array, " n"]:
     """About how many nats a full step would gain."""
     eye = jnp.eye(search.mean.shape[-1], dtype=search.mean.dtype)
-    away = ((search.curvature - eye) ** 2).sum((-2, -1))
+    away = (search.curvature - eye) ** 2
+    away = (away * eye if diagonal else away).sum((-2, -1))
     return 0.5 * (search.slope**2).sum(-1) + 0.25 * away
 
 

@@ -17,23 +17,33 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from safetensors.numpy import load as parse_arrays
 from safetensors.numpy import save as format_arrays
 
+from minorant.models.flow import RowFlow
+from minorant.models.target import AbstractTarget
 from minorant.result import Fit
-from minorant.saving import trees
+from minorant.saving import targets, trees
+from minorant.target_fit import TargetFit
 
 FORMAT, VERSION = "minorant fit", 1
 DESCRIPTION, ARRAYS = "fit.json", "arrays.safetensors"
 
 
-def save(fit: Fit, directory: Any, *, extra: dict | None = None, overwrite: bool = False) -> None:
+def save(
+    fit: Fit | TargetFit | RowFlow,
+    directory: Any,
+    *,
+    extra: dict | None = None,
+    overwrite: bool = False,
+) -> None:
     """Write a fit into a directory of its own; nothing is left behind when that fails.
 
     Args:
-        fit: what ``minorant.fit`` returned.
+        fit: what ``minorant.fit`` returned, or the ``flow_`` of a ``FlowDensity``. Of a target
+            everything but its log density is written, which is a function of yours.
         directory: where to; must not exist, its parent must.
         extra: anything of numbers, strings, arrays, lists and dicts to keep beside the fit; read it
             with :func:`load_extra`.
@@ -54,10 +64,10 @@ def save(fit: Fit, directory: Any, *, extra: dict | None = None, overwrite: bool
         ...     minorant.load(folder + "/fit").bound == fit.bound
         True
     """
-    if not isinstance(fit, Fit):
+    if not isinstance(fit, Fit | TargetFit | RowFlow):
         raise TypeError(
             f"save stores what minorant.fit returns; got {type(fit).__name__}. For an estimator, "
-            "give its fit_."
+            "give its fit_, or flow_."
         )
     path = Path(directory)
     check_destination(path, overwrite)
@@ -71,22 +81,42 @@ def save(fit: Fit, directory: Any, *, extra: dict | None = None, overwrite: bool
         ) from error
 
 
-def load(directory: Any, classes: tuple[type, ...] = ()) -> Fit:
+@overload
+def load(directory: Any, classes: tuple[type, ...] = (), *, target: None = None) -> Fit: ...
+
+
+@overload
+def load(
+    directory: Any, classes: tuple[type, ...] = (), *, target: AbstractTarget
+) -> TargetFit: ...
+
+
+def load(
+    directory: Any, classes: tuple[type, ...] = (), *, target: AbstractTarget | None = None
+) -> Fit | TargetFit:
     """Read a fit that :func:`save` wrote.
 
     Args:
         directory: the directory that was given to ``save``.
-        classes: your own component or model classes that the fit is made of.
+        classes: your own component, model or member classes that the fit is made of.
+        target: of the fit of a target the target again; it must have the same unknowns and, at
+            draws that were stored, the same log density.
 
     Returns:
         The fit, the same to the last bit; it scores, samples and imputes as before.
 
     Raises:
+        TypeError: when the fit is of a target and none is given, or the other way round.
         FileNotFoundError: when there is no fit, or one of its files is missing.
         ValueError: when the files are damaged, from a newer format, or name an unknown class.
         OSError: when they cannot be read.
     """
-    return _restored(directory, classes, "fit")
+    found = _restored(directory, classes, "fit")
+    if isinstance(found, dict):
+        return targets.restored(found, target)
+    if target is not None:
+        raise TypeError("target is for the fit of one; this fit is of a model of rows.")
+    return found
 
 
 def load_extra(directory: Any, classes: tuple[type, ...] = ()) -> dict | None:
@@ -118,12 +148,13 @@ def check_destination(path: Path, overwrite: bool) -> None:
         )
 
 
-def _description(fit: Fit, extra: dict | None) -> tuple[bytes, bytes]:
+def _description(fit: Fit | TargetFit | RowFlow, extra: dict | None) -> tuple[bytes, bytes]:
     """Both files' bytes."""
     import minorant
 
     store = trees.Store()
-    body = {"fit": store.encode(fit, "fit"), "extra": store.encode(extra, "extra")}
+    kept = targets.stored(fit) if isinstance(fit, TargetFit) else fit
+    body = {"fit": store.encode(kept, "fit"), "extra": store.encode(extra, "extra")}
     arrays = format_arrays(store.arrays)
     body["arrays"] = {"bytes": len(arrays), "sha256": hashlib.sha256(arrays).hexdigest()}
     body["summary"] = str(fit).splitlines()

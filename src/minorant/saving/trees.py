@@ -19,7 +19,8 @@ import jax
 import numpy as np
 
 _HOMES = (
-    "_types", "_parameters", "result", "components", "models", "posteriors", "solvers",
+    "_types", "_parameters", "result", "bounds", "components", "models", "posteriors",
+    "rungs", "solvers",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from minorant._config import quick_jit
+from minorant._config import small_jit
 from minorant._types import Array, Key, PyTree
 
 BLOCK = 100  # steps of one call, at most
@@ -143,4 +143,4 @@ def renewed(state: Moments, point: PyTree) -> Moments:
     return state._replace(point=point, sound=point, average=point, age=integer(1))
 
 
-step_block = quick_jit(_stepped_often, "small")
+step_block = small_jit(_stepped_often)

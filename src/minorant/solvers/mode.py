@@ -45,13 +45,13 @@ def climb_to_modes(
         def goes_on(state: ModeClimb) -> Array:
             return ~state.over & (state.count < max_steps)
 
-        end = jax.lax.while_loop(goes_on, lambda s: _step(function, s), _begun(point))
+        end = jax.lax.while_loop(goes_on, lambda s: step(function, s), begun(point))
         return end.point, end.value, end.over & jnp.isfinite(end.value)
 
     return jax.vmap(one)(points)
 
 
-def _begun(point: Array) -> ModeClimb:
+def begun(point: Array) -> ModeClimb:
     """The start, not yet visited."""
     lowest, still = jnp.full((), -jnp.inf, point.dtype), jnp.zeros_like(point)
     none = Curvature.none(_MEMORY, point)
@@ -59,7 +59,7 @@ def _begun(point: Array) -> ModeClimb:
     return ModeClimb(point, lowest, still, still, length, none, count, jnp.asarray(False))
 
 
-def _step(function: object, state: ModeClimb) -> ModeClimb:
+def step(function: object, state: ModeClimb) -> ModeClimb:
     """One evaluation: the point is taken where it is high enough, else the step is shortened."""
     point = state.point + state.length * state.direction
     value, gradient = function(point)  # pyright: ignore[reportCallIssue]

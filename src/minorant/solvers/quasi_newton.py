@@ -160,8 +160,7 @@ class QuasiNewton(AbstractSolver):
 
         def block_evidence(vector: Array, rows: Rows) -> Array:
             model = model_at(state.model, vector, problem.fixed)
-            per_row = model.log_evidence(rows, model.prepare())
-            return jnp.where(rows.weight > 0, rows.weight * per_row, 0.0).sum()
+            return model.summed_log_evidence(rows, model.prepare())
 
         def log_prior(vector: Array) -> Array:
             return jnp.asarray(

@@ -24,7 +24,8 @@ class Starts(NamedTuple):
 
     Args:
         n: number of starts.
-        kinds: any of ``"lloyd"``, ``"seeded"``, ``"scattered"``, ``"random"``.
+        kinds: any of ``"lloyd"``, ``"seeded"``, ``"scattered"``, ``"random"``; of models that
+            are started from partitions of the rows.
         n_climbed: how many survive to the climb on all rows.
     """
 

@@ -23,11 +23,15 @@ from jaxtyping import Float
 from minorant._types import Array, Key, PyTree
 from minorant.result import Estimate, Outcome
 from minorant.solvers._adam import BLOCK, Moments, Pace, begun, integer, parted, renewed, step_block
+from minorant.solvers._evaluations import estimate, rising, score
 
 _JUDGED = 50  # fresh evaluations that a candidate is judged by
+_LONGER = 12.0  # a short race favours short steps: what longer ones gain comes later, on average
+_BEARABLE = 1.0  # nats that a step size may lose in the race and still be the first
+_LOOKED = 4  # blocks between two looks at whether a stage still gains
 _SHORTER = 0.3  # the step size of a stage, relative to the one before it
 _CALM_STAGES = 2  # stages that may gain less than the accuracy, one after the other
-_EXTENSIONS = 3
+_EXTENSIONS = 4
 _LOOKS = 20  # blocks that must fit into the time limit, or they are made shorter
 _SHORTEST = 10
 
@@ -41,7 +45,7 @@ class Ascended(NamedTuple):
         outcome: how it ended.
         steps: gradient steps, the race included.
         trace: the objective at every block of 100 steps of the climb, averaged over the block.
-        step_size: the one that won the race.
+        step_size: the one that the climb began with.
         n_refused: steps undone because value or gradient were not finite.
         sentence: how it ended, in words.
     """
@@ -60,8 +64,8 @@ class Ascent(eqx.Module):
     r"""Adam with its step size raced, iterates averaged, non-finite steps undone, and a stop.
 
     Args:
-        accuracy: nats; it ends when two step sizes in turn, each 0.3 of the one before it, gain
-            less than this on fresh draws.
+        accuracy: nats; it ends when two step sizes in turn, each 0.3 of the one before it and none
+            above the one that won the race, gain less than this on fresh draws.
         max_steps: limit on gradient steps.
         seconds: limit on wall-clock time, looked at between blocks of 100 steps, fewer where they
             are slow; a climb that it ends or shortens is the only kind that does not repeat.
@@ -151,6 +155,7 @@ class _Course:
         self.steps = self.looks = self.n_refused = 0
         self.block, self.block_seconds = BLOCK, 0.0
         self.trace: list[float] = []
+        self.raced = self.first = 0.0
         self.best, self.best_values = self.start, np.empty(0)
         self.end: tuple[Outcome, str] | None = None
 
@@ -161,13 +166,15 @@ class _Course:
             self.end = (Outcome.NON_FINITE, _SENTENCES["start"])
             return self._answer(0.0)
         self._shorten()
-        step_size = first = 0.0
+        first = 0.0
         try:
-            state, step_size = self._race()
-            first, calm = step_size, 0
+            state = self._race()
+            first, calm = self.first, 0
+            step_size = first
             while self.end is None:
                 gain, state = self._stage(state, step_size)
-                calm = 0 if gain > self.rules.accuracy else calm + 1
+                is_calm = gain <= self.rules.accuracy and step_size <= self.raced
+                calm = calm + 1 if is_calm else 0
                 if self.end is None and calm == _CALM_STAGES:
                     self.end = (Outcome.CONVERGED, _converged(self.rules.accuracy))
                 step_size *= _SHORTER
@@ -176,18 +183,25 @@ class _Course:
             self.end = (Outcome.INTERRUPTED, _SENTENCES["interrupted"])
         return self._answer(first)
 
-    def _race(self) -> tuple[Moments, float]:
-        """The step size whose short climb ends highest, and that climb, to go on with."""
+    def _race(self) -> Moments:
+        """Find the step size whose short climb ends highest, and the one to begin with.
+
+        That is up to twelve times as large and does not fall far; its climb goes on.
+        """
         tried = {size: self._raced(size) for size in self.rules.step_sizes}
         for _ in range(_EXTENSIONS):
             size = _highest(tried)
-            further = size * (3.0 if size == max(tried) else 0.1)
+            further = size * (3.0 if size == max(tried) else 0.3)
             if size not in (max(tried), min(tried)) or self._over():
                 break
             tried[further] = self._raced(further)
-        size = _highest(tried)
-        self.n_refused = int(tried[size][1].refused)
-        return tried[size][1], size
+        self.raced = _highest(tried)
+        finite, value = score(self._judged([self.start], look=0)[0])
+        sizes = [size for size in tried if self.raced < size <= _LONGER * self.raced]
+        bearable = [size for size in sizes if tried[size][0] > (finite, value - _BEARABLE)]
+        self.first = max(bearable, default=self.raced)
+        self.n_refused = int(tried[self.first][1].refused)
+        return tried[self.first][1]
 
     def _raced(self, size: float) -> tuple[tuple[int, float], Moments]:
         """How high a short climb ends; all climbs and all judgements of the race draw alike."""
@@ -195,24 +209,34 @@ class _Course:
             return (-1, -np.inf), begun(self.start)
         state, _ = self._advance(begun(self.start), size, first=0)
         judged = self._judged([state.sound, state.average], look=0)
-        return max(map(_score, judged)), state
+        return max(map(score, judged)), state
 
     def _stage(self, state: Moments, step_size: float) -> tuple[float, Moments]:
-        """Blocks of steps until the objective stops rising, or the budget ends; the gain."""
+        """Blocks of steps until what is judged stops rising, or the budget ends; the gain."""
         history: list[np.ndarray] = []
-        before = _score(self.best_values)[1]
+        before, gained = score(self.best_values)[1], 0.0
+        # Long steps keep a point from rising while its average still does: that is looked at too.
+        latest = np.inf if self.judge is None else 0.0
         while not self._over():
             refused = int(state.refused)
             state, values = self._advance(state, step_size, first=self.steps)
-            self._refuse(int(state.refused) - refused, len(values))
-            history.append(self._measured(state, values))
-            self.trace.append(float(np.mean(history[-1])) if len(history[-1]) else np.nan)
-            if self.watch and self.watch(self.steps, self.trace[-1]) is False:
-                self.end = (Outcome.INTERRUPTED, _SENTENCES["interrupted"])
-            if not _rising(history, self.rules.accuracy):
+            if self._refuse(int(state.refused) - refused, len(values), step_size):
                 break
-        gain = self._take(state)
-        return gain if self.judge is None else _score(self.best_values)[1] - before, state
+            history.append(self._measured(state, values))
+            self._show(history[-1])
+            if self.judge is None and len(history) % _LOOKED == 0:
+                latest = self._take(state)
+                gained += latest
+            if latest < 0.5 * self.rules.accuracy and not rising(history, self.rules.accuracy):
+                break
+        gained += self._take(state)
+        return gained if self.judge is None else score(self.best_values)[1] - before, state
+
+    def _show(self, values: np.ndarray) -> None:
+        """Keep a block's value, and let the caller see it."""
+        self.trace.append(float(np.mean(values)) if len(values) else np.nan)
+        if self.watch and self.watch(self.steps, self.trace[-1]) is False:
+            self.end = (Outcome.INTERRUPTED, _SENTENCES["interrupted"])
 
     def _measured(self, state: Moments, values: np.ndarray) -> np.ndarray:
         """What the stage is watched by: the block's values, or what the judge says of it."""
@@ -225,7 +249,7 @@ class _Course:
         """Let the point and the average challenge the best so far; what was gained."""
         candidates = [self.best, state.sound, state.average]
         values = self._judged(candidates)
-        which = max(range(3), key=lambda i: _score(values[i]))
+        which = max(range(3), key=lambda i: score(values[i]))
         before, after = values[0], values[which]
         self.best, self.best_values = candidates[which], after
         both = np.isfinite(before) & np.isfinite(after)
@@ -273,10 +297,13 @@ class _Course:
         state, values = step_block(self.fixed, self.arrays, state, pace)
         return state, np.asarray(values, dtype=float)[: int(pace.count)]
 
-    def _refuse(self, refused: int, steps: int) -> None:
+    def _refuse(self, refused: int, steps: int, step_size: float) -> bool:
+        """Whether most steps were undone; the climb ends there, unless shorter steps may do."""
         self.n_refused += refused
-        if 2 * refused > steps:
+        often = 2 * refused > steps
+        if often and step_size <= self.raced:
             self.end = (Outcome.NON_FINITE, _SENTENCES["often"])
+        return often
 
     def _left(self) -> float:
         return self.rules.seconds - (time.perf_counter() - self.began)
@@ -293,7 +320,7 @@ class _Course:
 
     def _answer(self, step_size: float) -> Ascended:
         outcome, sentence = self.end or (Outcome.RUNNING, Outcome.RUNNING.value)
-        value = _estimate(self._judged([self.best])[0])
+        value = estimate(self._judged([self.best])[0])
         return Ascended(
             self._whole(self.best),
             value,
@@ -331,45 +358,9 @@ def _converged(accuracy: float) -> str:
     return f"Converged: two reductions of the step size gained less than {accuracy:g} nats each."
 
 
-def _rising(history: list[np.ndarray], accuracy: float) -> bool:
-    """Whether the last quarter of a stage lies above the quarter before it, by its own noise."""
-    quarter = max(2, len(history) // 4)
-    if len(history) < 2 * quarter + 1:
-        return True
-    late, early = history[-quarter:], history[-2 * quarter : -quarter]
-    late, early = np.concatenate(late), np.concatenate(early)
-    if len(late) == 0 or len(early) == 0:
-        return False
-    gain = late.mean() - early.mean()
-    return bool(gain > max(0.1 * accuracy, _standard_error(late, early)))
-
-
-def _standard_error(late: np.ndarray, early: np.ndarray) -> float:
-    """Of the difference of two means; of batch means, since neighbouring steps are alike."""
-    variance = 0.0
-    for values in (late, early):
-        batches = [part.mean() for part in np.array_split(values, 10) if len(part)]
-        variance += np.var(batches) / len(batches)
-    return float(np.sqrt(variance))
-
-
 def _highest(tried: dict[float, tuple[tuple[int, float], Moments]]) -> float:
     """The step size with the highest score; the smallest of them where none has one."""
     return max(tried, key=lambda size: (tried[size][0], -size))
-
-
-def _score(values: np.ndarray) -> tuple[int, float]:
-    """What is finite on more draws comes first, then what is higher."""
-    finite = values[np.isfinite(values)]
-    return len(finite), float(finite.mean()) if len(finite) else -np.inf
-
-
-def _estimate(values: np.ndarray) -> Estimate:
-    """The mean of evaluations; one that is not finite leaves no bound at all."""
-    if not np.isfinite(values).all():
-        return Estimate(-np.inf, np.inf)
-    error = values.std() / np.sqrt(len(values)) if len(values) > 1 else 0.0
-    return Estimate(float(values.mean()), float(error))
 
 
 def _check(floats: PyTree) -> None:

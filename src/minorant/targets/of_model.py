@@ -21,7 +21,7 @@ from jaxtyping import Float
 from minorant import fitting
 from minorant._config import precision
 from minorant._parameters import leaf_constraints
-from minorant._types import Affine, Array, PyTree, Rows
+from minorant._types import Affine, Array, Key, PyTree, Rows
 from minorant.checking import POINTS, looked_at
 from minorant.data import ArraySource
 from minorant.data.tables import as_table
@@ -69,6 +69,27 @@ class Prior:
         logs = [law.log_prob(values[name]).sum() for name, law in self._distributions.items()]
         return sum(logs, jnp.zeros(()))
 
+    def sample(self, key: Key, n: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+        """Draws of every unknown; a distribution of one number is drawn for every entry.
+
+        Raises:
+            ValueError: where an unknown has no distribution that can be drawn from.
+        """
+        laws = self._distributions
+        without = [name for name in shapes if not hasattr(laws.get(name), "sample")]
+        if without:
+            raise ValueError(
+                f"The prior of {', '.join(without)} is no distribution to draw from: give bayes "
+                "prior={name: distribution} for every unknown."
+            )
+        found = {}
+        for place, (name, shape) in enumerate(shapes.items()):
+            law = laws[name]
+            own = len(law.batch_shape) + len(law.event_shape)
+            entries = (n, *shape[: len(shape) - own])
+            found[name] = np.asarray(law.sample(jax.random.fold_in(key, place), entries))
+        return found
+
 
 def _check_distribution(name: str, distribution: Any, names: tuple[str, ...]) -> None:
     if name not in names:
@@ -98,6 +119,7 @@ class BayesTarget(AbstractTarget):
     places: tuple[int, ...] = eqx.field(static=True)
     prior: Prior = eqx.field(static=True)
     entries: int = eqx.field(static=True, default=1)
+    n_rows: int | None = eqx.field(static=True, default=None)
 
     @property
     def size(self) -> int:
@@ -163,6 +185,29 @@ class BayesTarget(AbstractTarget):
         for name, place in zip(self.names, self.places, strict=True):
             leaves[place] = values[name]
         return jax.tree.unflatten(structure, leaves)
+
+    def replicate(self, key: Key, **values: Array) -> Float[Array, "n d"]:
+        """As many new rows as the table has, from the model with these values.
+
+        Raises:
+            TypeError: for a model of groups, sequences or inputs, whose rows are not alike.
+        """
+        if self.n_rows is None:
+            raise TypeError(
+                f"Rows of {type(self.template).__name__} depend on their groups or inputs: give "
+                "predict a function that says for which, with target.model(values) inside it."
+            )
+        return self.model(values).sample(key, self.n_rows)[1]
+
+    def sample_prior(self, n: int = 1000, random_state: int = 0) -> dict[str, np.ndarray]:
+        """``n`` draws of every unknown from its prior, by name.
+
+        Raises:
+            ValueError: where an unknown has no distribution of its own in ``prior=``.
+        """
+        shapes = {u: w.shape for u, w in zip(self.names, self.unknowns, strict=True)}
+        with precision(np.dtype(np.float64)):
+            return self.prior.sample(jax.random.key(random_state), n, shapes)
 
     def _values(self, free: Float[Array, " p"]) -> tuple[dict[str, Array], Float[Array, ""]]:
         point, begin = self.centre + self.scale * free, 0
@@ -256,7 +301,9 @@ def bayes(  # noqa: PLR0913
         table, names = as_table(data, weights, labels, groups, inputs, empty_rows=empty)
         units = Affine.identity(len(names))
         source, _ = climbed_blocks(whole, table, units, np.dtype(np.float64))
-        return _started(whole, found.fixed, source, prior)
+        target = _started(whole, found.fixed, source, prior)
+    alike = groups is None and inputs is None and not whole.is_grouped()
+    return dataclasses.replace(target, n_rows=len(table.values) if alike else None)
 
 
 def _started(model: Any, fixed: PyTree | None, source: ArraySource, prior: Any) -> BayesTarget:

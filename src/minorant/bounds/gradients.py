@@ -1,129 +1,24 @@
-r"""Lower bounds on log p(x), in nats, summed over rows with their weights, every constant kept.
-
-For any density q over the latents,
-
-.. math:: \log p(x) = E_q[\log p(x, z) - \log q(z)] + KL(q \,\|\, p(z \mid x)),
-
-so the first term never exceeds log p(x), and equals it where q is the exact posterior. A bound is
-called with (model, q, rows, key) and answers with an estimate; larger is better.
-
-For stochastic ascent on a member of a family the same bounds come as functions of (log density,
-member, noise) whose value is an unbiased estimate and whose derivative is a chosen estimator of
-the gradient. All of them take log densities of many vectors at once, (s, p) -> (s,):
-
-======================== ============================================================
-``reparametrised_elbo``  one pass; the best while q is far from the target
-``path_elbo``            one more pass; no variance where q is the target: the default
-``score_function_elbo``  needs no derivative of the target, which may jump; much noise
-``importance_weighted``  a tighter bound; its gradient in q drowns in noise as k grows
-``doubly_reparametrised`` the same bound with a gradient that does not
-``renyi``                between the two kinds of bound, by alpha
-======================== ============================================================
-"""
+"""Bounds by draws of q: unbiased values, whose derivatives are estimators of the gradient."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from minorant._types import Array, Key, Rows
-from minorant.models.base import AbstractModel
-from minorant.posteriors import AbstractPosterior, Categorical
+from minorant._types import Array
+from minorant.posteriors.in_rows import AbstractInRows
 from minorant.posteriors.members import AbstractMember
-from minorant.result import Estimate
 
-
-class AbstractBound(eqx.Module):
-    """A function of model and q that lies below log p(x), whatever q is."""
-
-    @abstractmethod
-    def __call__(
-        self, model: AbstractModel, q: AbstractPosterior, rows: Rows, key: Key | None = None
-    ) -> Estimate:
-        """The bound summed over a block of rows, in nats, with its standard error."""
-
-
-class Elbo(AbstractBound):
-    r"""The evidence lower bound, exact for a categorical q: summed over, not drawn from.
-
-    .. math:: L(\theta, q) = \sum_i w_i \sum_k q_i(k) [\log p(x_i, k) - \log q_i(k)]
-
-    Neal & Hinton (1998), "A view of the EM algorithm that justifies incremental, sparse, and other
-    variants", equation 7.
-
-    Example:
-        >>> import numpy as np
-        >>> from minorant._types import Rows
-        >>> from minorant.bounds import Elbo
-        >>> from minorant.components import Diagonal, Gaussian
-        >>> from minorant.models import Mixture
-        >>> from minorant.posteriors import Categorical
-        >>> one = np.ones((1, 1))
-        >>> model = Mixture(Gaussian(Diagonal(), 0 * one, one), np.ones(1), n_components=1)
-        >>> bound = Elbo()(model, Categorical(np.zeros((1, 1))), Rows(0 * one, np.ones(1)))
-        >>> round(float(bound.value), 4), float(bound.standard_error)
-        (-0.9189, 0.0)
-    """
-
-    def __call__(
-        self, model: AbstractModel, q: AbstractPosterior, rows: Rows, key: Key | None = None
-    ) -> Estimate:
-        """The bound summed over the block; rows of weight zero add nothing.
-
-        Args:
-            model: a model whose latent takes finitely many values.
-            q: a :class:`Categorical`, (k, n).
-            rows: n rows.
-            key: not used: nothing is drawn.
-
-        Returns:
-            The value in nats and a standard error of zero.
-
-        Raises:
-            TypeError: for a q that cannot be summed over.
-        """
-        del key
-        per_row = self.per_row(model, q, rows)
-        total = jnp.where(rows.weight > 0, rows.weight * per_row, 0.0).sum()
-        return Estimate(total, jnp.zeros_like(total))
-
-    def per_row(self, model: AbstractModel, q: AbstractPosterior, rows: Rows) -> Float[Array, " n"]:
-        """``E_q[log p(x, z) - log q(z)]`` of every row, unweighted.
-
-        It is -inf where q allows what p does not.
-
-        Raises:
-            TypeError: for a q that cannot be summed over.
-        """
-        if not isinstance(q, Categorical):
-            raise TypeError(
-                f"Elbo sums over a Categorical q; got {type(q).__name__}. Give q as (k, n) log "
-                "probabilities in minorant.posteriors.Categorical."
-            )
-        possible = q.log_probability > -np.inf
-        log_q = jnp.where(possible, q.log_probability, 0.0)
-        log_joint = jnp.where(possible, log_joint_table(model, rows, len(log_q)), 0.0)
-        return jnp.where(possible, jnp.exp(log_q) * (log_joint - log_q), 0.0).sum(0)
-
-
-def log_joint_table(model: AbstractModel, rows: Rows, k: int) -> Float[Array, "k n"]:
-    """``log p(x, z)`` for each of the k values of z."""
-    n = rows.weight.shape[0]
-    # Only the choice of z is mapped over: what does not depend on it is computed once.
-    return jax.vmap(lambda z: model.log_joint(rows, jnp.full(n, z)))(jnp.arange(k))
-
-
-LogDensity = Callable[[Float[Array, "s p"]], Float[Array, " s"]]
+LogDensity = Callable[[Float[Array, "s *n p"]], Float[Array, "s *n"]]
+Drawn = AbstractMember | AbstractInRows
 
 
 def reparametrised_elbo(
-    log_density: LogDensity, member: AbstractMember, noise: Float[Array, "s e"]
+    log_density: LogDensity, member: Drawn, noise: Float[Array, "s e"]
 ) -> Float[Array, ""]:
     r"""The evidence lower bound, differentiated through the draws and through log q.
 
@@ -146,11 +41,11 @@ def reparametrised_elbo(
     Kingma & Welling (2014), "Auto-encoding variational Bayes", equation 6.
     """
     draws, log_q = member.transform(noise)
-    return jnp.mean(log_density(draws) - log_q)
+    return jnp.mean(log_density(draws) - log_q, axis=0)
 
 
 def path_elbo(
-    log_density: LogDensity, member: AbstractMember, noise: Float[Array, "s e"]
+    log_density: LogDensity, member: Drawn, noise: Float[Array, "s e"]
 ) -> Float[Array, ""]:
     r"""The evidence lower bound, differentiated along the path of the draws alone.
 
@@ -175,11 +70,11 @@ def path_elbo(
     Roeder, Wu & Duvenaud (2017), "Sticking the landing: simple, lower-variance gradient
     estimators for variational inference".
     """
-    return jnp.mean(_log_ratios(log_density, member, noise))
+    return jnp.mean(_log_ratios(log_density, member, noise), axis=0)
 
 
 def score_function_elbo(
-    log_density: LogDensity, member: AbstractMember, noise: Float[Array, "s e"]
+    log_density: LogDensity, member: Drawn, noise: Float[Array, "s e"]
 ) -> Float[Array, ""]:
     r"""The evidence lower bound, with the gradient of log q weighted by how good draws are.
 
@@ -207,12 +102,12 @@ def score_function_elbo(
     draws, value = jax.lax.stop_gradient(member.transform(noise))
     log_p, log_q = log_density(draws), member.log_density(draws)
     ratio = log_p - value
-    advantage = jax.lax.stop_gradient((ratio - ratio.mean()) * s / (s - 1))
-    return jnp.mean(ratio + _without_value(advantage * log_q))
+    advantage = jax.lax.stop_gradient((ratio - ratio.mean(axis=0)) * s / (s - 1))
+    return jnp.mean(ratio + _without_value(advantage * log_q), axis=0)
 
 
 def importance_weighted(
-    log_density: LogDensity, member: AbstractMember, noise: Float[Array, "s e"], k: int
+    log_density: LogDensity, member: Drawn, noise: Float[Array, "s e"], k: int
 ) -> Float[Array, ""]:
     r"""The importance-weighted bound: tighter as k grows, equal to the ELBO for k = 1.
 
@@ -231,11 +126,11 @@ def importance_weighted(
     """
     draws, log_q = member.transform(noise)
     log_weights = _in_groups(log_density(draws) - log_q, k)
-    return jnp.mean(jax.nn.logsumexp(log_weights, axis=1) - np.log(k))
+    return jnp.mean(jax.nn.logsumexp(log_weights, axis=1) - np.log(k), axis=0)
 
 
 def doubly_reparametrised(
-    log_density: LogDensity, member: AbstractMember, noise: Float[Array, "s e"], k: int
+    log_density: LogDensity, member: Drawn, noise: Float[Array, "s e"], k: int
 ) -> Float[Array, ""]:
     r"""The importance-weighted bound, with a gradient in q whose noise does not grow with k.
 
@@ -259,16 +154,17 @@ def doubly_reparametrised(
     Carlo objectives".
     """
     log_weights = _in_groups(jax.lax.stop_gradient(_log_ratios(log_density, member, noise)), k)
-    share = jax.nn.softmax(log_weights, axis=1).reshape(-1)
+    share = jax.nn.softmax(log_weights, axis=1)
+    share = share.reshape(-1, *share.shape[2:])
     # One factor of the share scales what flows back into draws, the other all that flows back.
-    ratios = _log_ratios(log_density, member, noise, share[:, None])
+    ratios = _log_ratios(log_density, member, noise, share[..., None])
     bound = jax.nn.logsumexp(log_weights, axis=1) - np.log(k)
-    return jnp.mean(bound + _without_value(_in_groups(share * ratios, k).sum(1)))
+    return jnp.mean(bound + _without_value(_in_groups(share * ratios, k).sum(1)), axis=0)
 
 
 def renyi(
     log_density: LogDensity,
-    member: AbstractMember,
+    member: Drawn,
     noise: Float[Array, "s e"],
     k: int,
     alpha: float,
@@ -293,15 +189,20 @@ def renyi(
 
     Li & Turner (2016), "Renyi divergence variational inference".
     """
-    if not 0 <= alpha < 1:
-        raise ValueError(f"alpha must be at least 0 and below 1; got {alpha}.")
+    check_alpha(alpha)
     draws, log_q = member.transform(noise)
     powers = (1.0 - alpha) * _in_groups(log_density(draws) - log_q, k)
-    return jnp.mean(jax.nn.logsumexp(powers, axis=1) - np.log(k)) / (1.0 - alpha)
+    return jnp.mean(jax.nn.logsumexp(powers, axis=1) - np.log(k), axis=0) / (1.0 - alpha)
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise ValueError unless Renyi's bound with this alpha is one."""
+    if not 0 <= alpha < 1:
+        raise ValueError(f"alpha must be at least 0 and below 1; got {alpha}.")
 
 
 def _log_ratios(
-    log_density: LogDensity, member: AbstractMember, noise: Array, share: Array | float = 1.0
+    log_density: LogDensity, member: Drawn, noise: Array, share: Array | float = 1.0
 ) -> Float[Array, " s"]:
     """``log p - log q`` of draws, q's parameters held; gradients in the draws are scaled."""
     draws, value = member.transform(noise)
@@ -317,7 +218,7 @@ def _without_value(value: Array) -> Array:
     return value - jax.lax.stop_gradient(value)
 
 
-def _in_groups(values: Float[Array, " s"], k: int) -> Float[Array, "g k"]:
+def _in_groups(values: Float[Array, "s *n"], k: int) -> Float[Array, "g k *n"]:
     if k < 1 or len(values) % k:
         raise ValueError(f"k must divide the number of draws, {len(values)}; got {k}.")
-    return values.reshape(-1, k)
+    return values.reshape(-1, k, *values.shape[1:])

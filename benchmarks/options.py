@@ -21,7 +21,12 @@ def parsed(argv: list[str] | None, text: str | None) -> argparse.Namespace:
         default=os.environ.get("MINORANT_PEER_PYTHON"),
         help="interpreter that has torch and pomegranate (or set MINORANT_PEER_PYTHON)",
     )
-    parser.add_argument("--only", nargs="*", default=None, help="sections (benchmarks.run only)")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=None,
+        help="sections of benchmarks.run, or targets of benchmarks.published",
+    )
     chosen = parser.parse_args(argv)
     chosen.wait = 0.0 if chosen.quick else chosen.wait
     return chosen

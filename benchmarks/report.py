@@ -31,6 +31,7 @@ ORDER = (
     "bound_time",
     "published",
     "certificate",
+    "evaluations",
     "digits",
     "encoder_step",
     "acceleration",

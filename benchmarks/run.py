@@ -24,6 +24,7 @@ SECTIONS = (
     "bound_time",
     "published",
     "certificate",
+    "evaluations",
     "digits",
     "encoder_step",
 )

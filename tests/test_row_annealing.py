@@ -103,14 +103,6 @@ def test_a_model_that_is_exact_stays_an_equality():
     assert found.lower == found.upper == found.estimate
 
 
-def test_a_model_that_cannot_be_annealed_says_so():
-    rows = np.random.default_rng(2).integers(0, 2, size=(20, 4)).astype(float)
-    trait = minorant.models.LatentTrait(minorant.models.TwoParameter())
-    fit = minorant.fit(trait, rows, progress=False)
-    with pytest.raises(TypeError, match="upper= anneals continuous latents"):
-        fit.evidence(rows, upper=True)
-
-
 def test_twins_have_an_upper_end_without_any_chain_that_must_arrive(rates):
     fit, counts = rates
     found = minorant.evidence.twins(fit, counts, n=60, accuracy=0.05)

@@ -139,6 +139,8 @@ def test_its_q_is_near_the_marginals(encoded, float64):
     np.testing.assert_allclose(q.probability.sum(-1), 1.0)
     with pytest.raises(TypeError, match="refine= is for continuous latents"):
         encoded.posterior(ROWS, refine=True)
+    with pytest.raises(TypeError, match="upper= is for continuous latents"):
+        encoded.evidence(ROWS, upper=True)
 
 
 def test_what_is_said_where_states_are_too_many(float64):

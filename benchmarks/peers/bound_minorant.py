@@ -23,7 +23,10 @@ def main() -> None:
     rungs, passed = [], before + fit.seconds - sum(rung.seconds for rung in fit.rungs)
     for rung in fit.rungs:
         passed += rung.seconds
-        rungs.append({"family": rung.family, "bound": float(rung.bound.value), "seconds": passed})
+        bound, evidence = float(rung.bound.value), float(rung.evidence.value)
+        rungs.append(
+            {"family": rung.family, "bound": bound, "evidence": evidence, "seconds": passed}
+        )
     print(json.dumps({"rungs": rungs}))
 
 

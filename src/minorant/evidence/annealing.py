@@ -181,7 +181,8 @@ class Narrowed(NamedTuple):
 def _narrowed(settled: Settled, accuracy: float) -> Narrowed:
     """Rounds of growing effort, each with fresh draws, until the bracket is narrow enough."""
     course, plan, places = settled.course, settled.plan, [settled.own, settled.far]
-    plan = plan.refined(int(np.ceil(plan.variance / _COARSE))) if plan.variance > _COARSE else plan
+    if plan.variance > _COARSE and course.left(0.5) > 0:
+        plan = plan.refined(int(np.ceil(plan.variance / _COARSE)))
     batches = _first_batches(plan.variance, accuracy, course.chains)
     rounds: list[Round] = []
     while True:

@@ -20,7 +20,11 @@ from minorant._types import Array, PyTree, Rows
 from minorant.bounds import Elbo
 from minorant.data.arrays import ArraySource, Layout
 from minorant.evidence.scoring import Scored, arranged, mapped, rows_log_evidence
-from minorant.models.base import AbstractDiscreteModel, AbstractTractableModel
+from minorant.models.base import (
+    AbstractDiscreteModel,
+    AbstractIntegratedModel,
+    AbstractTractableModel,
+)
 from minorant.models.user import Model
 from minorant.posteriors import Categorical
 from minorant.result import Evidence, Fit
@@ -63,8 +67,9 @@ def evidence(  # noqa: PLR0913
         weights: (n,) row weights in the totals; None for ones. The ``rows_`` arrays are unweighted.
         groups: (n,) the sequence or cluster of each row, for models of groups.
         inputs: (n, m) covariates, for models that condition on them.
-        upper: for models of your own whose latent is not summed out: anneal every row from its q
-            to its posterior and back, for a true lower bound and an upper end.
+        upper: for continuous latents, a true lower bound and an upper end: every row of a model of
+            your own is annealed from its q to its posterior and back; a latent trait or mixed
+            model's rule gives draws that are weighed by importance.
         accuracy: with ``upper``, the mean width of a row's bracket at which to stop, in nats.
         seed: with ``upper``, of its random numbers.
         seconds: with ``upper``, wall time after which no further try is begun.
@@ -119,17 +124,20 @@ def evidence(  # noqa: PLR0913
 
 
 def _annealed(fit: Fit, scored: Scored, accuracy: float, seed: int, seconds: float) -> Evidence:
-    """Rows annealed from the Gaussians of their bound."""
-    if not (isinstance(fit.standardised, Model) and fit.standardised.is_smooth()):
+    """Rows annealed from the Gaussians of their bound, or weighed from the nodes of a rule."""
+    model = fit.standardised
+    by_rule = isinstance(model, AbstractIntegratedModel)
+    if not by_rule and not (isinstance(model, Model) and model.is_smooth()):
         raise TypeError(
-            "upper= anneals continuous latents of a minorant.Model; "
-            f"{type(fit.standardised).__name__} has none. Leave upper out."
+            f"upper= is for continuous latents; {type(model).__name__} has none. Leave upper out."
         )
     for name, value in (("accuracy", accuracy), ("seconds", seconds)):
         if not value > 0:
             raise ValueError(f"{name} must be above 0; got {value}.")
+    if by_rule:
+        module = importlib.import_module("minorant.evidence.rule_weights")
+        return module.weighed_evidence(fit, scored, accuracy, seed, seconds)
     module = importlib.import_module("minorant.evidence.row_annealing")
-    model = fit.standardised
     if not model.is_bounded():
         fit = fit._replace(standardised=model.bounded())
     return module.annealed_evidence(fit, scored, accuracy, seed, seconds)

@@ -129,13 +129,13 @@ def annealed_rows(  # noqa: PLR0913
     began, found, source = time.perf_counter(), [], scored.source
     _config.enable_compilation_cache()
     with _config.precision(np.dtype(np.float64)), _config.one_blas_thread():
-        model = _wide(model)
+        model = widened(model)
         count = sum(segment.capacity() for segment in source.segments)
         for slots, segment in zip(scored.layout.slots, source.segments, strict=True):
             places = slots.reshape(segment.rows.weight.shape)
             parts = []
             for block, slot in enumerate(places):
-                rows = _wide(jax.tree.map(lambda leaf, b=block: leaf[b], segment.rows))
+                rows = widened(jax.tree.map(lambda leaf, b=block: leaf[b], segment.rows))
                 share = (seconds - (time.perf_counter() - began)) / count
                 # Padding takes any row's latent: its answers are left out.
                 known = None if exact is None else exact[slot]
@@ -165,7 +165,7 @@ def _block(  # noqa: PLR0913
         started = time.perf_counter()
         found = _both_ways(run, plan, kinds, batches, rng)
         found = found._replace(r_hat=r_hat, astray=astray)
-        widths = _limits(found)[1] - _limits(found)[0]
+        widths = limits(found)[1] - limits(found)[0]
         spent = time.perf_counter() - started
         plan, batches, growth = _more(plan, batches, found)
         left = seconds - (time.perf_counter() - began)
@@ -279,7 +279,7 @@ def _both_ways(
     )  # fmt: skip
 
 
-def _limits(found: RowsFound) -> tuple[np.ndarray, np.ndarray]:
+def limits(found: RowsFound) -> tuple[np.ndarray, np.ndarray]:
     """Row by row, as of targets."""
     low = found.forward - WIDE * found.forward_error
     high = found.reverse + WIDE * found.reverse_error
@@ -295,9 +295,9 @@ def told(found: RowsFound, scored: Scored, accuracy: float) -> Evidence:
         for name in ("bound", "forward", "reverse", "bridge")
     }
     found = found._replace(**shifted)
-    low, high = _limits(found)
+    low, high = limits(found)
     estimate = np.clip(found.bridge, low, high)
-    total = _totals(found, weight)
+    total = totals(found, weight)
     gap = estimate - found.bound
     return Evidence(
         total[0],
@@ -314,7 +314,7 @@ def told(found: RowsFound, scored: Scored, accuracy: float) -> Evidence:
     )
 
 
-def _totals(found: RowsFound, weight: np.ndarray) -> tuple[float, Estimate, float]:
+def totals(found: RowsFound, weight: np.ndarray) -> tuple[float, Estimate, float]:
     """The sums of both ends, each widened by the error of the sum, and of the bridges."""
 
     def total(values: np.ndarray, errors: np.ndarray) -> Estimate:
@@ -346,16 +346,21 @@ def _verdict(
     )
     bad = np.flatnonzero((found.astray | ~(found.r_hat < _DOUBTFUL)) & (weight > 0))
     if len(bad):
-        shown = ", ".join(map(str, bad[:_SHOWN])) + (", ..." if len(bad) > _SHOWN else "")
         return (
-            f"Cannot be trusted in {len(bad)} row(s) ({shown}): chains from far away disagree with "
-            "those from q, so q may miss a mode there, and log p(x) may be higher. Give more "
-            f"seconds=, or a model whose latent has one mode. Else: {said[0].lower()}{said[1:]}"
+            f"Cannot be trusted in {len(bad)} row(s) ({listed_rows(bad)}): chains from far away "
+            "disagree with those from q, so q may miss a mode there, and log p(x) may be higher. "
+            "Give more seconds=, or a model whose latent has one mode. "
+            f"Else: {said[0].lower()}{said[1:]}"
         )
     return said
 
 
-def _wide(tree: Any) -> Any:
+def listed_rows(rows: np.ndarray) -> str:
+    """The first few, for a sentence."""
+    return ", ".join(map(str, rows[:_SHOWN])) + (", ..." if len(rows) > _SHOWN else "")
+
+
+def widened(tree: Any) -> Any:
     """Float leaves in float64."""
 
     def wide(leaf: Any) -> np.ndarray:

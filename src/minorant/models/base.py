@@ -24,6 +24,7 @@ from minorant._parameters import to_vector
 from minorant._scatter import scattered
 from minorant._types import Affine, Array, Key, PyTree, Rows, Summary
 from minorant.posteriors import AbstractPosterior
+from minorant.posteriors.quadrature import Adaptive, Integrated
 
 
 class Expectation(NamedTuple):
@@ -214,6 +215,23 @@ class AbstractContinuousModel(AbstractExactModel):
     @abstractmethod
     def irregular(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """A sentence for every degenerate part, such as a noise variance on its floor."""
+
+
+class AbstractIntegratedModel(AbstractContinuousModel):
+    """A continuous model whose normal latents a rule integrates, unit by unit: a row or a group."""
+
+    @abstractmethod
+    def integrated(self, rows: Rows, rule: Adaptive) -> Integrated:
+        """Posterior, evidence, modes and precision of every unit, by an adaptive rule."""
+
+    def unit_log_joint(self, rows: Rows, latents: Float[Array, "u l"]) -> Float[Array, " u"]:
+        """``log p(x, z)`` of every unit, in the coordinates of :meth:`integrated`."""
+        return self.log_joint(rows, latents)
+
+    def in_rows_of_units(self, rows: Rows, per_unit: Float[Array, " u"]) -> Float[Array, " n"]:
+        """Numbers of units as numbers of rows that add up to them."""
+        del rows
+        return per_unit
 
 
 def count_components(model: AbstractModel) -> int:

@@ -32,7 +32,7 @@ from minorant.models import _item_steps as item_steps
 from minorant.models import _trait_layout as layout
 from minorant.models import _trait_scale as trait_scale
 from minorant.models._curves import is_none
-from minorant.models.base import AbstractContinuousModel, AbstractTractableModel, Expectation
+from minorant.models.base import AbstractIntegratedModel, AbstractTractableModel, Expectation
 from minorant.models.items import AbstractItems, PartialCredit
 from minorant.posteriors._small_matrices import cholesky, log_normal
 from minorant.posteriors.quadrature import (
@@ -71,7 +71,7 @@ class ItemSlopes(NamedTuple):
     moments: trait_scale.Moments
 
 
-class LatentTrait(AbstractTractableModel, AbstractContinuousModel):
+class LatentTrait(AbstractTractableModel, AbstractIntegratedModel):
     r"""Traits behind the answers to items.
 
     Identified by: the first group has mean 0 and variances 1 (where an item has slope 1 by

@@ -28,7 +28,7 @@ from minorant._types import Affine, Array, Groups, Key, Rows, Summary
 from minorant.components.base import reject_cells
 from minorant.models import _mixed_start as start
 from minorant.models._curves import is_none
-from minorant.models.base import AbstractContinuousModel
+from minorant.models.base import AbstractIntegratedModel
 from minorant.posteriors._small_matrices import cholesky
 from minorant.posteriors.quadrature import (
     Adaptive,
@@ -43,7 +43,7 @@ _POINTS = {1: 15, 2: 9, 3: 7}
 _VANISHED = 1e-2
 
 
-class MixedModel(AbstractContinuousModel):
+class MixedModel(AbstractIntegratedModel):
     r"""A regression with random effects: coefficients of a group, drawn from a normal law.
 
     Rows are observations, ``groups`` their clusters, ``inputs`` their covariates; data have one
@@ -185,6 +185,14 @@ class MixedModel(AbstractContinuousModel):
         """Posterior, evidence, modes and precision of every group, for ``v`` in ``u = L v``."""
         centre = jnp.zeros((_groups(rows).count, len(self.random)), rows.weight.dtype)
         return integrate(_log_joint, (self, rows), centre, rule or given(self.rule))
+
+    def unit_log_joint(self, rows: Rows, latents: Float[Array, "g l"]) -> Float[Array, " g"]:
+        """``log p(y_g, v_g)`` of every group, ``u = L v``."""
+        return _log_joint((self, rows), latents)
+
+    def in_rows_of_units(self, rows: Rows, per_unit: Float[Array, " g"]) -> Float[Array, " n"]:
+        """Each group's number in its first row, 0 in the others."""
+        return _in_first_row(per_unit, _groups(rows))
 
     def posterior(self, rows: Rows, prepared: None) -> Quadrature:
         """``p(u_g | y_g)``, repeated for every row of the group."""

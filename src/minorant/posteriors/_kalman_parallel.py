@@ -70,6 +70,11 @@ def smoothed_in_parallel(
     chain: Chain, observed: Observed, collect: Collect = nothing, record: bool = False
 ) -> Smoothed:
     """As :func:`minorant.posteriors.kalman.smoothed`, by two scans."""
+    with jax.default_matmul_precision("highest"):  # accelerators shorten float32 products
+        return _smoothed(chain, observed, collect, record)
+
+
+def _smoothed(chain: Chain, observed: Observed, collect: Collect, record: bool) -> Smoothed:
     roots = Roots.of(chain)
     A, G, shift, W = _entered(roots, observed)
     y = observed.value[..., None]
@@ -92,6 +97,11 @@ def smoothed_in_parallel(
 
 def filtered_in_parallel(chain: Chain, observed: Observed) -> Filtered:
     """As :func:`minorant.posteriors._kalman_filter.filtered`, by one scan; no derivatives."""
+    with jax.default_matmul_precision("highest"):
+        return _filtered(chain, observed)
+
+
+def _filtered(chain: Chain, observed: Observed) -> Filtered:
     roots = Roots.of(chain)
     A, G, shift, W = _entered(roots, observed)
     c, l = W.shape[1:]

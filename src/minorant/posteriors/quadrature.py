@@ -198,6 +198,10 @@ class Quadrature(AbstractPosterior):
         log_kernel = log_kernel - jnp.log(diagonal(root)).sum(-1)[:, None]
         return jax.nn.logsumexp(self.log_probability + log_kernel, axis=1)
 
+    def kernels(self) -> tuple[Float[Array, "n s l"], Float[Array, "n l l"]]:
+        """Centres of the normal kernels, and the root of their common covariance."""
+        return self._centres(), _SPREAD * self._root()
+
     def by_row(self) -> tuple[Float[Array, "n s l"], Float[Array, "n s"]]:
         """Nodes and log masses."""
         return self.nodes, self.log_probability

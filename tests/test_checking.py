@@ -52,6 +52,27 @@ def test_starts_are_sorted_and_finite():
     assert (np.diff(away) >= 0).all()
 
 
+@pytest.mark.parametrize("size", [1e-3, 2.0])
+def test_a_jump_is_told_with_its_size_and_its_unknown(size):
+    def function(a, b):
+        return -0.5 * (a**2).sum() - b + jnp.log(b) + jnp.where(b > 1.3, size, 0.0)
+
+    found = _check(function, a=unknowns.real(3), b=unknowns.positive())
+    assert f"jumps by {size:.3g} nats in b" in found.sentence
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a: -jnp.abs(a - 0.3),  # a kink is climbed
+        lambda a: -1e4 * (a - 1.7) ** 4 - jnp.exp(3 * a),
+        lambda a: jnp.where(a > 0.3, -(a**2), -jnp.inf) - 1e3,  # an edge is told otherwise
+    ],
+)
+def test_kinks_curvature_and_edges_are_no_jumps(function):
+    assert "jumps" not in _check(function).sentence
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [

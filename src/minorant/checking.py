@@ -15,6 +15,9 @@ from minorant.models.target import AbstractTarget, log_densities_and_gradients
 POINTS = 16
 _REACH = 2.0
 _NEAR = (1e-5, 1e-6)
+_HALVINGS = 24
+_LATER = 10  # halvings after which a kink's error is 1/1000 of what it was; a jump's stays
+_VISIBLE = 1e-7
 
 
 class Check(NamedTuple):
@@ -37,7 +40,8 @@ def check_target(target: AbstractTarget, random_state: int = 0) -> Check:
         random_state: seed of the points it is looked at.
 
     Returns:
-        What is worth saying, and points to start from.
+        What is worth saying (jumps between the points looked at, where they stand out from its
+        curvature, are), and points to start from.
 
     Raises:
         ValueError: when the log density or its gradient is finite nowhere, when it does not depend
@@ -63,7 +67,8 @@ def check_target(target: AbstractTarget, random_state: int = 0) -> Check:
             f"At {share:.0%} of the points looked at the log density is not finite although every "
             "unknown obeys its constraint: if its support is narrower, declare that."
         )
-    return Check(note, points[sound][order])
+    jump = _jump(target, points[sound], values[sound], gradients[sound])
+    return Check(" ".join(filter(None, (note, jump))), points[sound][order])
 
 
 def _points(target: AbstractTarget, rng: np.random.Generator) -> Float[np.ndarray, "c p"]:
@@ -137,6 +142,81 @@ def _check_slopes(
             "from differentiation (jnp.round, an integer conversion, stop_gradient, a custom "
             "gradient). Make it a smooth function of every unknown."
         )
+
+
+class _Ends(NamedTuple):
+    """One end of each segment: points, log densities, gradients."""
+
+    points: Float[np.ndarray, "c p"]
+    values: Float[np.ndarray, " c"]
+    gradients: Float[np.ndarray, "c p"]
+
+    def where(self, chosen: np.ndarray, other: _Ends) -> _Ends:
+        """These ends where chosen, the other ones elsewhere."""
+        return _Ends(
+            np.where(chosen[:, None], self.points, other.points),
+            np.where(chosen, self.values, other.values),
+            np.where(chosen[:, None], self.gradients, other.gradients),
+        )
+
+    def unexplained(self, other: _Ends) -> Float[np.ndarray, " c"]:
+        """What of the difference of values the gradients at both ends leave, in nats."""
+        mean_slope = 0.5 * (self.gradients + other.gradients)
+        told = (mean_slope * (other.points - self.points)).sum(axis=1)
+        return np.abs(other.values - self.values - told)
+
+
+def _jump(
+    target: AbstractTarget, points: np.ndarray, values: np.ndarray, gradients: np.ndarray
+) -> str:
+    """A sentence where the log density jumps on the way from one point to the next.
+
+    Segments are halved towards what gradients do not explain: that shrinks with the cube of the
+    length where the density is smooth, with the length at a kink, and not at all at a jump.
+    """
+    left = _Ends(points, values, gradients)
+    right = _Ends(*(np.roll(part, 1, axis=0) for part in left))
+    errors = []
+    for _ in range(_HALVINGS):
+        middle = _ends_at(target, 0.5 * (left.points + right.points))
+        with np.errstate(invalid="ignore"):
+            near, far = left.unexplained(middle), middle.unexplained(right)
+        first = ~(far > near)  # what is not finite is not looked at further
+        left, right = left.where(first, middle), middle.where(first, right)
+        errors.append(np.where(first, near, far))
+    size = errors[-1]
+    with np.errstate(invalid="ignore"):
+        stays = np.isfinite(size) & (size > 0.5 * errors[-1 - _LATER])
+        seen = stays & (size > _VISIBLE * (1.0 + np.abs(left.values)))
+    if not seen.any():
+        return ""
+    lane = int(np.argmax(np.where(seen, size, -np.inf)))
+    name = _crossing(target, left.points[lane], right.points[lane], size[lane])
+    return (
+        f"The log density jumps by {size[lane]:.3g} nats{name}: gradients do not see jumps, so the "
+        "bound is right but may not be the best. Sum out what is discrete (unknowns.finite), or "
+        "replace the comparison by a smooth function."
+    )
+
+
+def _crossing(target: AbstractTarget, left: np.ndarray, right: np.ndarray, size: float) -> str:
+    """Where the jump is, if moving one coordinate alone makes it."""
+    for start in range(0, target.size, POINTS - 1):
+        columns = np.arange(start, min(start + POINTS - 1, target.size))
+        moved = np.repeat(left[None], len(columns) + 1, axis=0)
+        moved[np.arange(len(columns)), columns] = right[columns]
+        values = _padded(target, moved)
+        alone = np.abs(values[:-1] - values[-1]) > 0.5 * size
+        if alone.any():
+            return f" in {_name(target, int(columns[np.argmax(alone)]))}"
+    return ""
+
+
+def _ends_at(target: AbstractTarget, points: np.ndarray) -> _Ends:
+    c = len(points)
+    full = np.concatenate([points, np.repeat(points[:1], POINTS - c, axis=0)])
+    values, gradients = looked_at(target, full)
+    return _Ends(points, values[:c], gradients[:c])
 
 
 def _padded(target: AbstractTarget, points: np.ndarray) -> np.ndarray:

@@ -130,8 +130,8 @@ def _check_slopes(
     slope = (gradients * direction).sum(axis=1)
     wrong = np.ones(len(points), bool)
     for step in _NEAR:
-        ahead = _padded(target, points + step * direction)
-        behind = _padded(target, points - step * direction)
+        ahead = _ends_at(target, points + step * direction).values
+        behind = _ends_at(target, points - step * direction).values
         found = (ahead - behind) / (2 * step)
         scale = np.abs(gradients).max(axis=1) + np.abs(slope)
         rounding = 1e-13 * (1 + np.abs(values)) / step
@@ -205,7 +205,7 @@ def _crossing(target: AbstractTarget, left: np.ndarray, right: np.ndarray, size:
         columns = np.arange(start, min(start + POINTS - 1, target.size))
         moved = np.repeat(left[None], len(columns) + 1, axis=0)
         moved[np.arange(len(columns)), columns] = right[columns]
-        values = _padded(target, moved)
+        values = _ends_at(target, moved).values
         alone = np.abs(values[:-1] - values[-1]) > 0.5 * size
         if alone.any():
             return f" in {_name(target, int(columns[np.argmax(alone)]))}"
@@ -213,16 +213,11 @@ def _crossing(target: AbstractTarget, left: np.ndarray, right: np.ndarray, size:
 
 
 def _ends_at(target: AbstractTarget, points: np.ndarray) -> _Ends:
+    """Some points, by the program that is compiled for :data:`POINTS` of them."""
     c = len(points)
     full = np.concatenate([points, np.repeat(points[:1], POINTS - c, axis=0)])
     values, gradients = looked_at(target, full)
     return _Ends(points, values[:c], gradients[:c])
-
-
-def _padded(target: AbstractTarget, points: np.ndarray) -> np.ndarray:
-    """Values at some points, by the program that is compiled for all of them."""
-    full = np.concatenate([points, np.repeat(points[:1], POINTS - len(points), axis=0)])
-    return looked_at(target, full)[0][: len(points)]
 
 
 def _name(target: AbstractTarget, coordinate: int) -> str:

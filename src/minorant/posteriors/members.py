@@ -49,7 +49,22 @@ class AbstractMember(eqx.Module):
         return self.transform(self.noise(key, s))[0]
 
 
-class FullRank(AbstractMember):
+class AbstractGaussian(AbstractMember):
+    """What Gaussians made of as many standard normal numbers as they have coordinates share."""
+
+    mean: eqx.AbstractVar[Float[Array, " p"]]
+
+    @property
+    def size(self) -> int:
+        """How many numbers a vector has."""
+        return self.mean.shape[-1]
+
+    def noise(self, key: Key, s: int) -> Float[Array, "s p"]:
+        """Standard normal draws."""
+        return jax.random.normal(key, (s, self.size), jnp.result_type(self.mean))
+
+
+class FullRank(AbstractGaussian):
     r"""A Gaussian with any covariance.
 
     .. math:: q(z) = N(z \mid \mu, L L^\top)
@@ -62,15 +77,6 @@ class FullRank(AbstractMember):
     mean: Float[Array, " p"]
     factor: Float[Array, "p p"]
 
-    @property
-    def size(self) -> int:
-        """How many numbers a vector has."""
-        return self.mean.shape[-1]
-
-    def noise(self, key: Key, s: int) -> Float[Array, "s p"]:
-        """Standard normal draws."""
-        return jax.random.normal(key, (s, self.size), jnp.result_type(self.mean))
-
     def transform(self, noise: Float[Array, "s p"]) -> tuple[Array, Array]:
         """``mean + L noise`` and its log density."""
         return self.mean + noise @ jnp.tril(self.factor).T, self._log_volume(noise)
@@ -82,7 +88,7 @@ class FullRank(AbstractMember):
 
     def _log_volume(self, noise: Array) -> Float[Array, " s"]:
         log_determinant = jnp.log(jnp.abs(jnp.diagonal(self.factor))).sum()
-        return _log_standard_normal(noise) - log_determinant
+        return log_standard_normal(noise) - log_determinant
 
     @property
     def covariance(self) -> Float[Array, "p p"]:
@@ -91,7 +97,7 @@ class FullRank(AbstractMember):
         return lower @ lower.T
 
 
-class MeanField(AbstractMember):
+class MeanField(AbstractGaussian):
     r"""A Gaussian with independent coordinates.
 
     .. math:: q(z) = \prod_j N(z_j \mid \mu_j, \sigma_j^2)
@@ -107,24 +113,15 @@ class MeanField(AbstractMember):
     mean: Float[Array, " p"]
     log_scale: Float[Array, " p"]
 
-    @property
-    def size(self) -> int:
-        """How many numbers a vector has."""
-        return self.mean.shape[-1]
-
-    def noise(self, key: Key, s: int) -> Float[Array, "s p"]:
-        """Standard normal draws."""
-        return jax.random.normal(key, (s, self.size), jnp.result_type(self.mean))
-
     def transform(self, noise: Float[Array, "s p"]) -> tuple[Array, Array]:
         """``mean + scale * noise`` and its log density."""
         draws = self.mean + noise * jnp.exp(self.log_scale)
-        return draws, _log_standard_normal(noise) - self.log_scale.sum()
+        return draws, log_standard_normal(noise) - self.log_scale.sum()
 
     def log_density(self, draws: Float[Array, "s p"]) -> Float[Array, " s"]:
         """The sum of the coordinates' log densities."""
         noise = (draws - self.mean) * jnp.exp(-self.log_scale)
-        return _log_standard_normal(noise) - self.log_scale.sum()
+        return log_standard_normal(noise) - self.log_scale.sum()
 
 
 class LowRank(AbstractMember):
@@ -229,9 +226,10 @@ class Blend(AbstractMember):
         away = draws[:, None] - self.means
         noise = jnp.einsum("skp,kqp->skq", away, inverses)
         diagonal = jnp.abs(jnp.diagonal(self.factors, axis1=-2, axis2=-1))
-        each = _log_standard_normal(noise) - jnp.log(diagonal).sum(-1)
+        each = log_standard_normal(noise) - jnp.log(diagonal).sum(-1)
         return jax.nn.logsumexp(each + self.log_weights, axis=1)
 
 
-def _log_standard_normal(noise: Float[Array, "*s p"]) -> Float[Array, "*s"]:
+def log_standard_normal(noise: Float[Array, "*s p"]) -> Float[Array, "*s"]:
+    """``log N(e | 0, I)``, in nats."""
     return -0.5 * ((noise**2).sum(-1) + noise.shape[-1] * _LOG_TWO_PI)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from minorant import _linalg
-from minorant._types import Array, Key
-from minorant.posteriors.members import AbstractMember
+from minorant._types import Array
+from minorant.posteriors.members import AbstractGaussian, log_standard_normal
 
 
-class Stretched(AbstractMember):
+class Stretched(AbstractGaussian):
     r"""A Gaussian whose covariance differs from a diagonal one along a few directions.
 
     .. math:: q(z) = N(z \mid \mu, D (I + Q\, \mathrm{diag}(e^{2 \rho} - 1)\, Q^\top) D)
@@ -31,15 +29,6 @@ class Stretched(AbstractMember):
     directions: Float[Array, "p r"]
     log_stretch: Float[Array, " r"]
 
-    @property
-    def size(self) -> int:
-        """How many numbers a vector has."""
-        return self.mean.shape[-1]
-
-    def noise(self, key: Key, s: int) -> Float[Array, "s p"]:
-        """Standard normal draws."""
-        return jax.random.normal(key, (s, self.size), jnp.result_type(self.mean))
-
     def transform(self, noise: Float[Array, "s p"]) -> tuple[Array, Array]:
         """Noise stretched and scaled, and its log density."""
         standard = self._along(noise, jnp.expm1(self.log_stretch))
@@ -54,6 +43,4 @@ class Stretched(AbstractMember):
         return vectors + (vectors @ self.directions * by) @ self.directions.T
 
     def _log_volume(self, noise: Array) -> Float[Array, " s"]:
-        log_determinant = self.log_scale.sum() + self.log_stretch.sum()
-        squares = (noise**2).sum(-1) + self.size * _linalg.LOG_TWO_PI
-        return -0.5 * squares - log_determinant
+        return log_standard_normal(noise) - self.log_scale.sum() - self.log_stretch.sum()

@@ -68,7 +68,7 @@ def _covered(section: Section, rows: list[dict[str, Any]]) -> None:
         section.rows.append(_counted(kind, [row for row in rows if row["kind"] == kind]))
     section.samples.extend(rows)
     n, held = len(rows), sum(map(_holds, rows))
-    above = sum(row["hard"] > row["log_z"] + 1e-9 for row in rows)
+    above = sum(row["hard"] > row["log_z"] + _slack(row) for row in rows)
     section.target(
         f"95% limits that hold the truth, {n} simulated data sets",
         "95%",
@@ -99,8 +99,13 @@ def _counted(kind: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _holds(row: dict[str, Any]) -> bool:
     """To rounding: where q is the posterior the bracket has no width."""
-    slack = 1e-7 * (1.0 + abs(row["log_z"]))
+    slack = _slack(row)
     return row["lower"] - slack <= row["log_z"] <= row["upper"] + slack
+
+
+def _slack(row: dict[str, Any]) -> float:
+    """What rounding may do."""
+    return 1e-7 * (1.0 + abs(row["log_z"]))
 
 
 if __name__ == "__main__":

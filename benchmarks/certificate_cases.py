@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy import stats
+from scipy import stats as np_stats
 from scipy.special import gammaln
 
 from minorant import unknowns as u
@@ -115,6 +116,48 @@ def cases(n: int, seed: int = 0) -> Iterator[Case]:
                 target, log_z = build(p, rng)
             same = eqx.tree_at(lambda t: t.constants, first, target.constants)
             yield Case(f"{build.__name__} {p}", same, log_z, family)
+
+
+class Sequences(NamedTuple):
+    """Rows of a hidden Markov chain, several sequences, and how many states to fit."""
+
+    kind: str
+    rows: np.ndarray
+    groups: np.ndarray
+    k: int
+
+
+def sequences(n: int, seed: int = 0) -> Iterator[Sequences]:
+    """``n`` data sets of 4 sequences in two columns, half of two states, half of three."""
+    for turn in range(n):
+        rng, k = np.random.default_rng([seed, 99, turn]), 2 + turn % 2
+        means, moves = 3.0 * rng.normal(size=(k, 2)), rng.dirichlet(np.ones(k), k)
+        moves = 0.3 * moves + 0.7 * np.eye(k)
+        state, rows = 0, []
+        for _ in range(4 * 30):
+            state = rng.choice(k, p=moves[state])
+            rows.append(rng.normal(means[state]))
+        yield Sequences(f"hidden Markov {k}", np.array(rows), np.repeat(np.arange(4), 30), k)
+
+
+def forward(model: Any, rows: np.ndarray, groups: np.ndarray) -> float:
+    """log p(x) of a fitted chain by the forward algorithm in plain probabilities, scaled by step.
+
+    Rabiner (1989), "A tutorial on hidden Markov models", section V.A.
+    """
+    part = model.component
+    density = np.stack(
+        [np_stats.multivariate_normal(m, c).pdf(rows)
+         for m, c in zip(part.mean, part.covariance, strict=True)], axis=1,
+    )  # fmt: skip
+    total = 0.0
+    for group in np.unique(groups):
+        ahead = np.asarray(model.initial)
+        for seen in density[groups == group]:
+            joint = ahead * seen
+            total += np.log(joint.sum())
+            ahead = joint / joint.sum() @ np.asarray(model.transition)
+    return float(total)
 
 
 def traps() -> Iterator[tuple[str, Target, FullRank | None]]:

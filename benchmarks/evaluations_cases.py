@@ -69,6 +69,19 @@ def nested(name: str) -> Nested:
     return {"gaussian": _gaussian, "banana": _banana, "regression": _regression}[name]()
 
 
+def log_joint(name: str, x: np.ndarray) -> float:
+    """Prior times likelihood, for samplers that walk."""
+    log_likelihood = nested(name).log_likelihood
+    if name != "regression":
+        square = (x**2).sum() / WIDE**2
+        return log_likelihood(x) - 0.5 * square - 0.5 * SIZE * np.log(2 * np.pi * WIDE**2)
+    if x[0] <= 0:
+        return -np.inf
+    prior = np.log(4.0) + np.log(x[0]) - 2.0 * x[0]
+    prior += 0.5 * SIZE * np.log(x[0] / (2 * np.pi)) - 0.5 * x[0] * (x[1:] ** 2).sum()
+    return float(log_likelihood(x) + prior)
+
+
 def _normal_prior(cube: np.ndarray) -> np.ndarray:
     return WIDE * special.ndtri(cube)
 

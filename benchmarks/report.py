@@ -34,7 +34,11 @@ ORDER = (
     "evaluations",
     "digits",
     "encoder_step",
+    "large_data",
+    "many_components",
+    "streaming_fits",
     "acceleration",
+    "dask_workers",
 )
 
 

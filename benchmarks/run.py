@@ -27,6 +27,10 @@ SECTIONS = (
     "evaluations",
     "digits",
     "encoder_step",
+    "large_data",
+    "dask_workers",
+    "many_components",
+    "streaming_fits",
 )
 
 

@@ -8,9 +8,10 @@ from jax.scipy import stats
 
 import minorant
 from minorant import unknowns
-from minorant.evidence import certified
-from minorant.evidence.kernels import TargetPath, anneal
-from minorant.evidence.schedule import padded, resting
+from minorant.evidence import certified, clock, schedule
+from minorant.evidence.clock import Clock
+from minorant.evidence.kernels import TargetPath, anneal, piece
+from minorant.evidence.schedule import Runner, padded, resting
 from minorant.posteriors.members import FullRank, MeanField
 
 P = 3
@@ -109,11 +110,71 @@ def test_a_member_that_is_not_full_rank_is_annealed_from_as_well(target):
 def test_stopping_does_not_favour_ends_that_cross(target):
     """To stop where ends happen to cross favours forward ends that are too high."""
     member, scores = MeanField(MEAN, np.log([2.0, 1.0, 0.5])), []
-    for seed in range(30):
-        forward = certified(target, member, accuracy=0.15, seed=seed).certificate.forward
+    for seed in range(20):
+        forward = certified(target, member, accuracy=0.2, seed=seed).certificate.forward
         scores.append((forward.value - LOG_Z) / forward.standard_error)
     assert np.mean(scores) < 2.5 / np.sqrt(len(scores))
     assert 0.6 < np.std(scores) < 1.4
+
+
+def test_pieces_of_a_pass_are_the_pass(path, monkeypatch):
+    start = np.random.default_rng(3).normal(size=(512, P))
+    plan = padded(np.full(9, 0.1), np.linspace(0.1, 0.9, 9), np.full(9, 0.7))
+    monkeypatch.setattr(schedule, "_FIRST_LEAPS", 1)
+    monkeypatch.setattr(schedule, "_PIECE", 0.0)
+    with jax.enable_x64(True):
+        cut = Runner(path, 5, Clock(np.inf))(start, plan)
+        whole = anneal(path, start, plan, np.array([5, 1], np.uint32))
+    np.testing.assert_array_equal(cut.places, whole.places)
+    np.testing.assert_array_equal(cut.log_weight, whole.log_weight)
+    np.testing.assert_array_equal(cut.accepted[:9], whole.accepted[:9])
+
+
+class Ticking:
+    """A clock that a look at moves on by one second."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        self.now += 1.0
+        return self.now
+
+
+@pytest.mark.parametrize("seconds", [1, 8, 40, 80, 150])
+def test_whenever_time_ends_there_is_a_bracket_that_says_so(target, seconds, monkeypatch):
+    monkeypatch.setattr(clock, "time", Ticking())
+    q = FullRank(np.array([0.5, -1.0, 0.0]), np.diag([3.0, 2.0, 0.8]))
+    found = certified(target, q, accuracy=1e-6, seconds=seconds)
+    assert found.lower < LOG_Z < found.upper
+    assert (found.upper == np.inf) == ("no upper end" in found.verdict) == (seconds < 10)
+    assert "was over before" in found.verdict
+
+
+def test_an_interrupt_keeps_what_is_known(target, monkeypatch):
+    """After so many pieces the user stops it: by then chains have settled."""
+    pieces = []
+
+    def counted(*arguments):
+        pieces.append(1)
+        if len(pieces) > 30:
+            raise KeyboardInterrupt
+        return piece(*arguments)
+
+    monkeypatch.setattr(schedule, "piece", counted)
+    q = FullRank(np.array([0.5, -1.0, 0.0]), np.diag([3.0, 2.0, 0.8]))
+    found = certified(target, q, accuracy=1e-6)
+    assert found.lower < LOG_Z < found.upper
+    assert "interrupted" in found.verdict
+    assert len(pieces) == 31
+
+
+def test_a_close_q_costs_no_annealing_from_it(target):
+    """Importance weights and chains at the posterior do; nothing is between q and p."""
+    found = certified(target, FullRank(MEAN, 1.1 * FACTOR), accuracy=0.5)
+    assert found.certificate.temperatures == 1
+    assert len(found.certificate.rounds) == 1
+    assert found.lower < LOG_Z < found.upper
 
 
 @pytest.mark.parametrize("weight", [0.7, 0.05])

@@ -75,6 +75,20 @@ def test_the_gap_is_told_in_parts(fitted):
     assert "amortisation" in evidence.verdict
 
 
+def test_the_annealed_gap_is_told_in_parts_too(fitted):
+    """Of rows unlike those of the climb, which the encoder misses and a row's own q does not."""
+    rows = 2.0 + 6.0 * np.random.default_rng(1).normal(size=(4, 5))
+    evidence = fitted.evidence(rows, upper=True)
+    exact, split = exact_evidence(fitted.model, rows), evidence.split
+    np.testing.assert_allclose([evidence.lower, evidence.upper], exact.sum(), atol=1e-5)
+    np.testing.assert_allclose(split.rows_approximation, 0.0, atol=1e-5)
+    assert split.amortisation > 4 * split.monte_carlo
+    np.testing.assert_allclose(
+        split.rows_approximation + split.rows_amortisation, evidence.rows_gap
+    )
+    assert "(amortisation)" in evidence.verdict
+
+
 def test_new_rows_are_encoded_and_can_be_refined(fitted):
     """Against the normal posterior of rows unlike those of the climb."""
     rows = 2.0 + 6.0 * np.random.default_rng(1).normal(size=(4, 5))

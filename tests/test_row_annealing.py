@@ -9,6 +9,8 @@ from jaxtyping import Array
 from scipy import special, stats
 
 import minorant
+from minorant.evidence import row_settling, schedule
+from minorant.evidence.kernels import piece
 
 dist = pytest.importorskip("numpyro.distributions")
 
@@ -82,17 +84,62 @@ def test_weights_count_rows(rates):
     assert found.lower < truth[2] + 3 * truth[5] < found.upper
 
 
-def test_rows_with_a_mirror_mode_are_named():
-    rows = np.array([[6.0], [7.0], [0.1]])
-    fit = minorant.fit(Folded(np.array(1.0)), rows, fixed=lambda m: m.spread, progress=False)
-    found = fit.evidence(rows, upper=True)
+def folded(spread, rows):
+    fit = minorant.fit(Folded(np.array(spread)), rows, fixed=lambda m: m.spread, progress=False)
     grid = np.linspace(-30, 30, 60001)
-    joint = stats.norm.logpdf(grid, 1, 3) + stats.norm.logpdf(rows, np.abs(grid), 1.0)
-    truth = special.logsumexp(joint, axis=1) + np.log(grid[1] - grid[0])
-    # A fifth of the mass is where q never looks: the lower end lacks it, and that is said.
+    joint = stats.norm.logpdf(grid, 1, 3) + stats.norm.logpdf(rows, np.abs(grid), spread)
+    return fit, special.logsumexp(joint, axis=1) + np.log(grid[1] - grid[0])
+
+
+@pytest.fixture(scope="module")
+def mirrored():
+    """The modes of a row are up to 47 of its standard deviations apart; those of the last, one."""
+    rows = np.array([[6.0], [7.0], [4.2], [0.1]])
+    return rows, *folded(0.3, rows)
+
+
+def test_modes_that_q_missed_are_joined_and_named(mirrored):
+    rows, fit, truth = mirrored
+    found = fit.evidence(rows, upper=True)
     assert (found.rows_lower < truth).all()
-    assert (found.rows_estimate < truth - 0.05)[:2].all()
-    assert found.verdict.startswith("Cannot be trusted in 2 row(s) (0, 1)")
+    assert (found.rows_upper > truth).all()
+    assert (found.rows_upper - found.rows_lower).mean() < 0.1
+    assert "In 3 row(s) (0, 1, 2) q missed modes" in found.verdict
+    # By the prior of both modes, the mirror image of 4.2 holds 28% of its row.
+    share = 1 / (1 + np.exp(stats.norm.logpdf(4.2, 1, 3) - stats.norm.logpdf(-4.2, 1, 3)))
+    assert abs(found.rows_gap[2] + np.log1p(-share)) < 0.05
+
+
+def test_rows_whose_modes_nobody_looks_for_are_too_low(mirrored, monkeypatch):
+    """What far chains are for: without them both ends agree, and are wrong."""
+    rows, fit, truth = mirrored
+    blind(monkeypatch)
+    found = fit.evidence(rows, upper=True)
+    assert (found.rows_upper < truth - 0.05)[:3].all()
+
+
+def blind(monkeypatch):
+    """No chain comes from far away."""
+    monkeypatch.setattr(row_settling, "_far", lambda block, plan, own: own.places)
+
+
+@pytest.mark.parametrize("end", ["time", "interrupt"])
+def test_rows_without_time_for_chains_have_a_lower_end_alone(rates, monkeypatch, end):
+    fit, counts = rates
+    if end == "interrupt":
+        monkeypatch.setattr(schedule, "piece", interrupted)
+    found = fit.evidence(counts, upper=True, seconds=1e-9 if end == "time" else 60.0)
+    truth = exact(fit, counts)
+    assert found.lower < truth.sum() < found.upper == np.inf
+    assert "no upper end" in found.verdict
+    assert ("interrupted" in found.verdict) == (end == "interrupt")
+
+
+def interrupted(path, chains, plan, *rest):
+    """The user stops the first pass that takes steps."""
+    if plan.count > 0:
+        raise KeyboardInterrupt
+    return piece(path, chains, plan, *rest)
 
 
 def test_a_model_that_is_exact_stays_an_equality():
@@ -113,10 +160,10 @@ def test_twins_have_an_upper_end_without_any_chain_that_must_arrive(rates):
     assert found.real.lower < exact(fit, counts).sum() < found.real.upper
 
 
-def test_twins_give_away_chains_that_do_not_arrive():
-    """Drawn rows start in either mode, and q explains only one of them."""
-    rows = np.array([[6.0], [7.0], [5.0], [6.5]])
-    fit = minorant.fit(Folded(np.array(0.3)), rows, fixed=lambda m: m.spread, progress=False)
+def test_twins_give_away_chains_that_do_not_arrive(mirrored, monkeypatch):
+    """Drawn rows start in either mode, q explains only one of them, and nobody looks further."""
+    rows, fit, _ = mirrored
+    blind(monkeypatch)
     found = minorant.evidence.twins(fit, rows, n=60)
     assert found.simulated.value > found.between.value + 1.0
     assert "do not arrive" in found.sentence

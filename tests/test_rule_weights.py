@@ -7,6 +7,7 @@ import pytest
 from scipy import special, stats
 
 import minorant
+from minorant.data import arrays
 from minorant.models import LatentTrait, MixedModel, TwoParameter
 from minorant.posteriors import Adaptive
 
@@ -58,6 +59,44 @@ def exact_traits(traits, answers):
 
 def test_limits_of_persons_hold_a_fine_grid(of_traits, exact_traits):
     check_limits(of_traits, exact_traits, slice(None))
+
+
+def test_limits_hold_where_rows_fill_several_blocks(traits, answers, exact_traits, monkeypatch):
+    monkeypatch.setattr(arrays, "rows_per_block", lambda *_: 32)
+    found = traits.evidence(answers, upper=True, accuracy=0.1)
+    check_limits(found, exact_traits, slice(None))
+
+
+@pytest.fixture(scope="module")
+def of_three():
+    """Three traits behind five items, persons of two groups."""
+    rng, n = np.random.default_rng(4), 24
+    slopes = np.array([[1.5, 0, 0], [1.0, 1.2, 0], [0.8, 0, 1.4], [0, 1.0, 1.0], [1.0, 1.0, 0]])
+    group = np.repeat([0.0, 1.0], n // 2)
+    ability = rng.normal(size=(n, 3)) + 0.7 * group[:, None]
+    rows = (ability @ slopes.T > rng.logistic(size=(n, 5))).astype(float)
+    model = LatentTrait(TwoParameter(), n_traits=3, n_groups=2, rule=Adaptive(1))
+    fit = minorant.fit(model, rows, inputs=group[:, None], max_steps=1, progress=False)
+    return fit, rows, group
+
+
+def exact_of_three(model, rows, group):
+    """``log p(x)`` of every person by a sum over a fine grid of three traits."""
+    line = np.linspace(-8.0, 8.0, 41)
+    z = np.stack(np.meshgrid(line, line, line), -1).reshape(-1, 3)
+    reach = z @ np.asarray(model.items[0].slopes).T + np.ravel(model.items[0].intercepts)
+    likelihood = rows @ special.log_expit(reach).T + (1 - rows) @ special.log_expit(-reach).T
+    each = zip(model.mean, model.covariance, strict=True)
+    prior = np.array([stats.multivariate_normal.logpdf(z, m, c) for m, c in each])
+    logs = likelihood + prior[group.astype(int)]
+    return special.logsumexp(logs, axis=1) + 3 * np.log(line[1] - line[0])
+
+
+def test_limits_of_three_traits_in_two_groups_hold_a_fine_grid(of_three):
+    fit, rows, group = of_three
+    found = fit.evidence(rows, inputs=group[:, None], upper=True, accuracy=0.2)
+    check_limits(found, exact_of_three(fit.model, rows, group), slice(None))
+    assert found.verdict.startswith("Tight")
 
 
 def test_the_width_is_what_was_asked_for(of_traits):

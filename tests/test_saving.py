@@ -16,6 +16,7 @@ import pytest
 from saving_parts import Own, fingerprint, rows
 
 import minorant
+from minorant import _disk
 from minorant.components import Diagonal, Full, Gaussian
 from minorant.components.priors import Dirichlet, InverseWishart, LogDensity
 from minorant.result import Degenerate
@@ -216,7 +217,7 @@ def test_a_missing_parent_is_named(fit, tmp_path):
 def full_disk(monkeypatch, at):
     """The disk fills up while the file number ``at`` is written."""
     written = []
-    write = saving._write_file
+    write = saving.write_file
 
     def limited(path, content):
         written.append(path)
@@ -225,7 +226,7 @@ def full_disk(monkeypatch, at):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, content)
 
-    monkeypatch.setattr(saving, "_write_file", limited)
+    monkeypatch.setattr(saving, "write_file", limited)
 
 
 @pytest.mark.parametrize("at", [0, 1])
@@ -272,7 +273,7 @@ def test_the_system_s_own_full_device_is_reported(fit, tmp_path, monkeypatch):
             else real(path, mode)
         )
 
-    monkeypatch.setattr(saving, "open", opened, raising=False)
+    monkeypatch.setattr(_disk, "open", opened, raising=False)
     with pytest.raises(OSError, match="No space left on device"):
         minorant.save(fit, tmp_path / "fit")
     assert os.listdir(tmp_path) == []

@@ -12,7 +12,6 @@ from minorant import degeneracy
 from minorant._parameters import count_parameters
 from minorant._types import PyTree
 from minorant.climbing import DROPPED, Climb, Lanes
-from minorant.data.summary import has_gaps
 from minorant.preparation import Prepared
 from minorant.result import CODES, Acceleration, Climbed, Degenerate, Fit, Outcome, Trace
 from minorant.solvers import AbstractState
@@ -28,7 +27,7 @@ def answer_of(prepared: Prepared, climb: Climb, lanes: Lanes, note: str, remedy:
     model = model.oriented() if prepared.fixed is None else model
     state = dataclasses.replace(state, model=model)
     trace = np.concatenate(lanes.traces[best]).astype(float)
-    log_scale = _log_scale(prepared)
+    log_scale = prepared.log_scale
     steps = int(state.n_steps)
     outcome, degenerate = _ended(prepared, lanes, state, remedy)
     return Fit(
@@ -40,7 +39,7 @@ def answer_of(prepared: Prepared, climb: Climb, lanes: Lanes, note: str, remedy:
         explanation=_explanation(prepared, climb),
         standardised=state.model,
         units=prepared.units,
-        n_rows=float(prepared.source.total_weight),
+        n_rows=float(prepared.source.n_rows()),
         n_parameters=count_parameters(state.model, prepared.fixed),
         names=prepared.names,
         acceleration=Acceleration(
@@ -68,7 +67,7 @@ def in_data_units(prepared: Prepared, model: PyTree) -> PyTree:
 
 def _best(prepared: Prepared, lanes: Lanes) -> int:
     """The best sound lane; among equals the first, so that rounding does not choose."""
-    objective, total = lanes.objective(), float(prepared.source.total_weight)
+    objective, total = lanes.objective(), float(prepared.source.n_rows())
     order = np.argsort(-np.round(objective / (_EQUAL * total)), kind="stable")
     for lane in order:
         if not np.isfinite(objective[lane]):
@@ -120,28 +119,11 @@ def _ended(
     if lanes.interrupted and int(state.code) <= 0:
         outcome = Outcome.INTERRUPTED
     found = degeneracy.describe(prepared, state.model, remedy)
-    total = float(prepared.source.total_weight)
+    total = float(prepared.source.n_rows())
     spurious = degeneracy.is_spurious(state.model, total, len(prepared.names))
     if outcome.ok and (spurious or any(one.is_empty for one in found)):
         outcome = Outcome.DEGENERATE
     return outcome, found
-
-
-def _log_scale(prepared: Prepared) -> float:
-    """``sum_i w_i sum_(observed j) log scale_j``: the Jacobian of the change of units."""
-    values, weights = prepared.table.values, prepared.table.weights
-    logs = np.log(prepared.units.scale)
-    if not logs.any():
-        return 0.0
-    total = 0.0
-    for start in range(0, len(values), 1 << 16):
-        block = values[start : start + (1 << 16)]
-        weight = np.ones(len(block)) if weights is None else weights[start : start + (1 << 16)]
-        if has_gaps(block):
-            total += float(weight @ ~np.isnan(block) @ logs)
-        else:
-            total += float(weight.sum() * logs.sum())
-    return total
 
 
 def _explanation(prepared: Prepared, climb: Climb) -> str:

@@ -21,13 +21,15 @@ from minorant import _config
 from minorant._parameters import filled
 from minorant._progress import Progress, Reporter
 from minorant._types import PyTree, Rows
-from minorant.data import ArraySource
+from minorant.data import AbstractPassedSource, AbstractSource
+from minorant.journal import Journal
 from minorant.models.base import AbstractExactModel, count_components
+from minorant.passes import Watch, counted, each_lane, stepped
 from minorant.result import CODES, Outcome
 from minorant.solvers import AbstractSolver, AbstractState, Problem
 from minorant.solvers.base import TRACE_LENGTH
 
-ArrayProblem: TypeAlias = Problem[AbstractExactModel, ArraySource]
+RowProblem: TypeAlias = Problem[AbstractExactModel, AbstractSource]
 Callback = Callable[[Progress], bool | None]
 DROPPED = -1
 _SECONDS_PER_BLOCK = 0.3
@@ -36,6 +38,7 @@ _WORTH_COMPACTING = 1e8
 _SMALL_WORK = 1e7
 _SMOOTHING = 0.01
 _PATIENCE = 10.0
+_FEWEST_STEPS = 8
 
 
 class Climb(NamedTuple):
@@ -46,6 +49,7 @@ class Climb(NamedTuple):
     reporter: Reporter
     callbacks: tuple[Callback, ...] = ()
     began: float = 0.0
+    journal: Journal = Journal()
 
 
 class Lanes(NamedTuple):
@@ -99,70 +103,136 @@ class Lanes(NamedTuple):
 
 
 def lanes_from(
-    climb: Climb, problem: ArrayProblem, state: AbstractState, starts: tuple[int, ...]
+    climb: Climb, problem: RowProblem, state: AbstractState, starts: tuple[int, ...]
 ) -> Lanes:
     """Lanes of stacked states that have not moved yet."""
     settle = functools.partial(climb.solver.settled, problem)
     return Lanes(state, tuple([] for _ in starts), starts, settle)
 
 
-def launch(climb: Climb, problem: ArrayProblem, block: Rows, labels: np.ndarray) -> Lanes:
+def launch(climb: Climb, problem: RowProblem, block: Rows, labels: np.ndarray) -> Lanes:
     """Lanes begun from partitions of ``block``: each one's smoothed M-step."""
-    state = _launch(climb.solver, problem, block, labels)
+    state = _launch(climb.solver, counted(problem), block, labels)
     return lanes_from(climb, problem, state, tuple(range(len(labels))))
 
 
-def begin(climb: Climb, problem: ArrayProblem, models: PyTree, starts: tuple[int, ...]) -> Lanes:
+def begin(climb: Climb, problem: RowProblem, models: PyTree, starts: tuple[int, ...]) -> Lanes:
     """Lanes begun from stacked models."""
-    return lanes_from(climb, problem, _begin(climb.solver, problem, models), starts)
+    return lanes_from(climb, problem, _begin(climb.solver, counted(problem), models), starts)
 
 
-def run(climb: Climb, problem: ArrayProblem, lanes: Lanes, spread: float) -> Lanes:
-    """Blocks of steps until every lane has ended; an interrupt keeps what there is."""
-    ended: Lanes | None = None
-    block, previous = _first_block(problem, len(lanes.starts)), np.full(len(lanes.starts), -np.inf)
+class Standing(NamedTuple):
+    """A run under way: the lanes climbed, those set aside, and the objective when last judged."""
+
+    lanes: Lanes
+    ended: Lanes | None
+    judged: np.ndarray
+    finished: bool = False
+
+    def all_lanes(self, starts: tuple[int, ...]) -> Lanes:
+        """Every lane of the run, in the order of their starts given."""
+        if self.ended is None:
+            return self.lanes
+        lanes = self.lanes.joined(self.ended)
+        return lanes.take([lanes.starts.index(start) for start in starts])
+
+    def steps(self) -> int:
+        """Steps of the lane that is furthest."""
+        return int(np.asarray(self.lanes.state.n_steps).max())
+
+    def climbs(self) -> np.ndarray:
+        """Which lanes have not ended."""
+        return np.asarray(self.lanes.state.code) == 0
+
+
+def run(climb: Climb, problem: RowProblem, lanes: Lanes, spread: float) -> Lanes:
+    """Blocks of steps until every lane has ended; an interrupt keeps what there is.
+
+    Blocks are as long as the clock says, but lanes are judged at fixed numbers of steps: how fast
+    the machine was, or that it was switched off, changes no answer.
+    """
+    period = _period(problem, len(lanes.starts))
+    standing = Standing(lanes, None, np.full(len(lanes.starts), -np.inf))
+    standing = climb.journal.entered(standing)
+    block, goes_on = period, True
     try:
-        while True:
-            lanes, limit, seconds = _one_block(climb, problem, lanes, block)
-            lanes = _drop_laggards(lanes, previous, problem)
-            lanes = _stabilised(climb, lanes, spread)
-            steps = int(np.asarray(lanes.state.n_steps).max())
-            running = np.asarray(lanes.state.code) == 0
-            if not running.any() or steps >= climb.max_steps:
-                break
-            if not _report(climb, problem, lanes, seconds / limit, previous):
-                lanes = lanes._replace(interrupted=True)
-                break
-            lanes, ended = _compacted(problem, lanes, running, ended)
-            previous, block = lanes.objective(), _next_block(limit, seconds)
+        while goes_on and not standing.finished:
+            before = standing.lanes.objective().max()
+            limit = _limit(climb, standing, block, period)
+            standing, seconds = _one_block(climb, problem, standing, limit)
+            if standing.steps() % period == 0 or not standing.climbs().any():
+                standing = _judged(climb, problem, standing, spread)
+            done = not standing.climbs().any() or standing.steps() >= climb.max_steps
+            standing = standing._replace(finished=done)
+            climb.journal.keep(standing)
+            goes_on = done or _report(climb, problem, standing, seconds / limit, before)
+            block = _next_block(limit, seconds)
     except KeyboardInterrupt:
-        lanes = lanes._replace(interrupted=True)
-    return lanes if ended is None else lanes.joined(ended)
+        goes_on = False
+    if goes_on:
+        return standing.all_lanes(lanes.starts)
+    climb.journal.flush(standing)
+    if not standing.steps():  # then there is no bound yet, and nothing to answer with
+        raise KeyboardInterrupt
+    return standing.all_lanes(lanes.starts)._replace(interrupted=True)
+
+
+def _limit(climb: Climb, standing: Standing, block: int, period: int) -> int:
+    """Steps to take: no further than to where lanes are judged next."""
+    steps = standing.steps()
+    return max(min(block, period - steps % period, climb.max_steps - steps), 1)
 
 
 def _one_block(
-    climb: Climb, problem: ArrayProblem, lanes: Lanes, block: int
-) -> tuple[Lanes, int, float]:
-    """One jitted block of steps, its trace collected; the steps asked for and the seconds taken."""
+    climb: Climb, problem: RowProblem, standing: Standing, limit: int
+) -> tuple[Standing, float]:
+    """One block of steps, its trace collected, and the seconds taken."""
+    lanes = standing.lanes
     before = np.asarray(lanes.state.n_steps)
     began = time.perf_counter()
-    limit = max(min(block, climb.max_steps - int(before.max())), 1)
-    advance = advancing(problem, len(lanes.starts))
-    state = advance(climb.solver, problem, lanes.state, np.asarray(limit, np.int32))
-    state = jax.tree.map(np.asarray, state)
+    state = _moved(climb, problem, standing, limit)
     rings, after = np.asarray(state.trace), np.asarray(state.n_steps)
-    for lane, trace in enumerate(lanes.traces):
-        trace.append(rings[lane][np.arange(before[lane], after[lane]) % TRACE_LENGTH])
-    return lanes._replace(state=state), limit, time.perf_counter() - began
+    traces = tuple(
+        [*trace, rings[lane][np.arange(before[lane], after[lane]) % TRACE_LENGTH]]
+        for lane, trace in enumerate(lanes.traces)
+    )
+    moved = standing._replace(lanes=lanes._replace(state=state, traces=traces))
+    return moved, time.perf_counter() - began
 
 
-def advancing(problem: ArrayProblem, lanes: int) -> Callable[..., AbstractState]:
+def _moved(climb: Climb, problem: RowProblem, standing: Standing, limit: int) -> AbstractState:
+    """The lanes some steps further: in one compiled loop where the rows can be compiled into it."""
+    state = standing.lanes.state
+    if isinstance(problem.source, AbstractPassedSource):
+        watch = Watch(climb.journal, standing)
+        return stepped(climb.solver, problem, state, watch)
+    advance = advancing(problem, len(standing.lanes.starts))
+    state = advance(climb.solver, problem, state, np.asarray(limit, np.int32))
+    return jax.tree.map(np.asarray, state)
+
+
+def _judged(climb: Climb, problem: RowProblem, standing: Standing, spread: float) -> Standing:
+    """Lanes dropped, put into another numerical form, or set aside."""
+    lanes = _drop_laggards(standing.lanes, standing.judged, problem)
+    lanes = _stabilised(climb, lanes, spread)
+    climbs = np.asarray(lanes.state.code) == 0
+    if not climbs.any():
+        return standing._replace(lanes=lanes)
+    lanes, ended = _compacted(problem, lanes, climbs, standing.ended)
+    return Standing(lanes, ended, lanes.objective())
+
+
+def advancing(problem: RowProblem, lanes: int) -> Callable[..., AbstractState]:
     """The compiled block of steps: in less time where there is little to compute."""
     return _advance_small if _work(problem) * lanes < _SMALL_WORK else _advance
 
 
-def _first_block(problem: ArrayProblem, lanes: int) -> int:
-    return int(np.clip(_SECONDS_PER_BLOCK * _FLOPS / (_work(problem) * lanes), 1, TRACE_LENGTH))
+def _period(problem: RowProblem, lanes: int) -> int:
+    """Steps between two judgements of lanes; of small problems as many as a trace holds."""
+    if isinstance(problem.source, AbstractPassedSource):
+        return _FEWEST_STEPS
+    steps = _SECONDS_PER_BLOCK * _FLOPS / (_work(problem) * lanes)
+    return int(np.clip(steps, _FEWEST_STEPS, TRACE_LENGTH))
 
 
 def _next_block(block: int, seconds: float) -> int:
@@ -170,28 +240,27 @@ def _next_block(block: int, seconds: float) -> int:
     return int(np.clip(scaled, 1, TRACE_LENGTH))
 
 
-def _work(problem: ArrayProblem) -> float:
+def _work(problem: RowProblem) -> float:
     """A rough count of floating-point operations of one step of one lane."""
-    rows = sum(segment.rows.weight.size for segment in problem.source.segments)
-    d = problem.source.segments[0].rows.values.shape[-1]
+    rows, d = problem.source.shape()
     return 4.0 * rows * problem.model.numbers_per_row(d) * count_components(problem.model)
 
 
-def _drop_laggards(lanes: Lanes, previous: np.ndarray, problem: ArrayProblem) -> Lanes:
+def _drop_laggards(lanes: Lanes, previous: np.ndarray, problem: RowProblem) -> Lanes:
     """Mark lanes that would need ten times their last block's gain to catch up with the best."""
     objective, code = lanes.objective(), np.asarray(lanes.state.code)
     if len(code) == 1 or not np.isfinite(objective).any():
         return lanes
     with np.errstate(invalid="ignore"):
         gain = objective - previous
-    allowed = _PATIENCE * gain + 1e-6 * float(problem.source.total_weight)
+    allowed = _PATIENCE * gain + 1e-6 * float(problem.n_rows())
     behind = (code == 0) & (objective.max() - objective > allowed)
     marked = np.where(behind, DROPPED, code).astype(np.int32)
     return lanes._replace(state=eqx.tree_at(lambda s: s.code, lanes.state, marked))
 
 
 def _compacted(
-    problem: ArrayProblem, lanes: Lanes, running: np.ndarray, ended: Lanes | None
+    problem: RowProblem, lanes: Lanes, running: np.ndarray, ended: Lanes | None
 ) -> tuple[Lanes, Lanes | None]:
     """Only the running lanes, where the work saved is worth another compilation.
 
@@ -221,17 +290,21 @@ def _stabilised(climb: Climb, lanes: Lanes, spread: float) -> Lanes:
 
 
 def _report(
-    climb: Climb, problem: ArrayProblem, lanes: Lanes, seconds_per_step: float, previous: np.ndarray
+    climb: Climb,
+    problem: RowProblem,
+    standing: Standing,
+    seconds_per_step: float,
+    before: float,
 ) -> bool:
     """Tell the reporter and the callbacks; False when one of them asks to stop."""
+    lanes, steps = standing.lanes, standing.steps()
     best = int(np.argmax(lanes.objective()))
-    steps = int(np.asarray(lanes.state.n_steps).max())
-    gain = lanes.objective()[best] - previous[best] if np.isfinite(previous[best]) else np.inf
+    gain = lanes.objective()[best] - before if np.isfinite(before) else np.inf
     progress = Progress(
         steps=steps,
         max_steps=climb.max_steps,
         bound=float(np.asarray(lanes.state.bound)[best]),
-        gain_per_row=gain / float(problem.source.total_weight),
+        gain_per_row=gain / float(problem.n_rows()),
         seconds=time.perf_counter() - climb.began,
         seconds_left=(climb.max_steps - steps) * seconds_per_step,
         model=lanes.model(best) if climb.callbacks else None,
@@ -245,13 +318,13 @@ def _is_failure(code: int) -> bool:
     return code > 0 and CODES[code] in (Outcome.NON_FINITE, Outcome.DECREASED)
 
 
-def _begun(solver: AbstractSolver, problem: ArrayProblem, models: PyTree) -> AbstractState:
+def _begun(solver: AbstractSolver, problem: RowProblem, models: PyTree) -> AbstractState:
     """One state for each of the stacked models."""
     return jax.vmap(lambda model: solver.init(_at(problem, model)))(models)
 
 
 def _launched(
-    solver: AbstractSolver, problem: ArrayProblem, block: Rows, labels: jax.Array
+    solver: AbstractSolver, problem: RowProblem, block: Rows, labels: jax.Array
 ) -> AbstractState:
     """One state for each partition: its smoothed M-step, then the given parameters put in."""
 
@@ -268,7 +341,7 @@ def _launched(
 
 
 def _advanced(
-    solver: AbstractSolver, problem: ArrayProblem, state: AbstractState, limit: jax.Array
+    solver: AbstractSolver, problem: RowProblem, state: AbstractState, limit: jax.Array
 ) -> AbstractState:
     """Up to ``limit`` steps of every lane that still runs."""
 
@@ -277,22 +350,12 @@ def _advanced(
 
     def advance(carry: tuple[jax.Array, AbstractState]) -> tuple[jax.Array, AbstractState]:
         index, lanes = carry
-        return index + 1, _each_lane(lambda lane: solver.step(problem, lane), lanes)
+        return index + 1, each_lane(lambda lane: solver.step(problem, lane), lanes)
 
     return jax.lax.while_loop(running, advance, (jnp.asarray(0, jnp.int32), state))[1]
 
 
-def _each_lane(
-    function: Callable[[AbstractState], AbstractState], lanes: AbstractState
-) -> AbstractState:
-    """``vmap``, but a single lane stays a plain call: batch axes of one cost transpositions."""
-    if lanes.code.shape[0] > 1:
-        return jax.vmap(function)(lanes)
-    one = function(jax.tree.map(lambda leaf: leaf[0], lanes))
-    return jax.tree.map(lambda leaf: leaf[None], one)
-
-
-def _at(problem: ArrayProblem, model: PyTree) -> ArrayProblem:
+def _at(problem: RowProblem, model: PyTree) -> RowProblem:
     return Problem(model, problem.source, problem.fixed)
 
 

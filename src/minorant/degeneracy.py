@@ -11,7 +11,8 @@ an atom, a point that more than d + 1 rows share: it is named and kept.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +22,14 @@ from jaxtyping import Bool, Float, Int
 from minorant import _config
 from minorant._types import PyTree, Rows
 from minorant.data import ArraySource
+from minorant.data.arrays import Table
 from minorant.models.base import AbstractContinuousModel, AbstractDiscreteModel
 from minorant.preparation import Prepared
 from minorant.result import Degenerate
 
 REMEDIES = ("floor", "reseed", "merge")
 _FEWEST_ROWS = 0.5
+_MOST_ROWS = 10_000
 
 
 def degenerate_mask(model: AbstractDiscreteModel, total: float) -> Bool[np.ndarray, " k"]:
@@ -61,11 +64,11 @@ def is_spurious(model: Any, total: float, n_columns: int) -> bool:
 
 def is_sound(prepared: Prepared, model: Any) -> bool:
     """Whether no component is spurious; where shares do not say who is empty, the rows do."""
-    if is_spurious(model, float(prepared.source.total_weight), len(prepared.names)):
+    if is_spurious(model, float(prepared.source.n_rows()), len(prepared.names)):
         return False
     if not isinstance(model, AbstractDiscreteModel) or model.occupancy() is not None:
         return True
-    return not _unheld(prepared, responsibilities(prepared, model)[0]).any()
+    return not (_holdings(prepared, model).weight < _FEWEST_ROWS).any()
 
 
 def describe(prepared: Prepared, model: Any, remedy: str) -> tuple[Degenerate, ...]:
@@ -74,18 +77,18 @@ def describe(prepared: Prepared, model: Any, remedy: str) -> tuple[Degenerate, .
         return tuple(Degenerate(-1, said, (), "") for said in model.irregular(prepared.names))
     if not isinstance(model, AbstractDiscreteModel):
         return ()
-    total = float(prepared.source.total_weight)
+    total = float(prepared.source.n_rows())
     mask = degenerate_mask(model, total)
     if not mask.any() and model.occupancy() is not None:
         return ()
-    chances = responsibilities(prepared, model)[0]
-    labels = np.argmax(chances, axis=1)
-    empty = _unheld(prepared, chances) if model.occupancy() is None else _empty(model, total)
+    held = _holdings(prepared, model)
+    unheld = held.weight < _FEWEST_ROWS
+    empty = unheld if model.occupancy() is None else _empty(model, total)
     return tuple(
         Degenerate(
             component=int(k),
             kind="is empty" if empty[k] else "collapsed onto the floor of its variance",
-            rows=tuple(int(row) for row in np.flatnonzero(labels == k)),
+            rows=held.rows[k],
             remedy=remedy,
         )
         for k in np.flatnonzero(mask | empty)
@@ -96,11 +99,17 @@ def impossible(prepared: Prepared, model: Any) -> tuple[Degenerate, ...]:
     """A sentence about the first row that has probability zero; nothing where none has."""
     if not isinstance(model, AbstractDiscreteModel):
         return ()
-    rows = np.flatnonzero(np.isneginf(responsibilities(prepared, model)[1]))
-    if not len(rows):
+    first, rows, groups = 0, [], None
+    for table, (_, log_evidence) in _answers(prepared, model):
+        found = first + np.flatnonzero(np.isneginf(log_evidence))
+        if len(found) and not rows:
+            groups = table.groups if first == 0 else None
+        rows += found.tolist()[: _MOST_ROWS - len(rows)]
+        first += len(log_evidence)
+    if not rows:
         return ()
-    said = impossible_sentence(int(rows[0]), prepared.table.groups, model.is_grouped())
-    return (Degenerate(-1, said, tuple(map(int, rows)), ""),)
+    said = impossible_sentence(rows[0], groups, model.is_grouped())
+    return (Degenerate(-1, said, tuple(rows), ""),)
 
 
 def impossible_sentence(row: int, groups: Int[np.ndarray, " n"] | None, grouped: bool) -> str:
@@ -120,17 +129,26 @@ def impossible_sentence(row: int, groups: Int[np.ndarray, " n"] | None, grouped:
     )
 
 
-def _unheld(prepared: Prepared, chances: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, " k"]:
-    """Which components hold less than half a row."""
-    weights = prepared.table.weights
-    held = chances.sum(0) if weights is None else weights @ chances
-    return held < _FEWEST_ROWS
+class Holdings(NamedTuple):
+    """What each component holds: its weight of responsibilities, the rows it holds most of."""
+
+    weight: Float[np.ndarray, " k"]
+    rows: tuple[tuple[int, ...], ...]
 
 
-def _mask(prepared: Prepared, model: AbstractDiscreteModel, chances: np.ndarray) -> np.ndarray:
-    """Which components are degenerate."""
-    mask = degenerate_mask(model, float(prepared.source.total_weight))
-    return mask | _unheld(prepared, chances) if model.occupancy() is None else mask
+def _holdings(prepared: Prepared, model: AbstractDiscreteModel) -> Holdings:
+    """Of rows out of memory the first thousands are named."""
+    k, first = model.n_components, 0
+    weight, rows = np.zeros(k), [[] for _ in range(k)]
+    for table, (chances, _) in _answers(prepared, model):
+        weight += chances.sum(0) if table.weights is None else table.weights @ chances
+        labels = np.argmax(chances, axis=1)
+        for component in range(k):
+            found = first + np.flatnonzero(labels == component)
+            room = len(found) if prepared.stream is None else _MOST_ROWS - len(rows[component])
+            rows[component] += found[:room].tolist()
+        first += len(labels)
+    return Holdings(weight, tuple(map(tuple, rows)))
 
 
 def _empty(model: AbstractDiscreteModel, total: float) -> Bool[np.ndarray, " k"]:
@@ -143,16 +161,27 @@ def _empty(model: AbstractDiscreteModel, total: float) -> Bool[np.ndarray, " k"]
 def responsibilities(
     prepared: Prepared, model: Any
 ) -> tuple[Float[np.ndarray, "n k"], Float[np.ndarray, " n"]]:
-    """Responsibilities and log evidence of every row, in the table's order."""
+    """Responsibilities and log evidence of every row in memory, in the table's order."""
     found = _responsibilities(prepared.source, model)
     chances = prepared.layout.restore(tuple(part[0] for part in found))
     return chances, prepared.layout.restore(tuple(part[1] for part in found))
 
 
-def reseeded(prepared: Prepared, model: Any) -> Int[np.ndarray, " n"]:
+def _answers(prepared: Prepared, model: Any) -> Iterator[tuple[Table, tuple[Any, Any]]]:
+    """Responsibilities and log evidence, of all rows at once or chunk after chunk."""
+    if prepared.stream is None:
+        yield prepared.table, responsibilities(prepared, model)
+        return
+    parameters = jax.tree.map(np.asarray, (model, _ready(model)))
+    yield from prepared.stream.by_row(_score, parameters)
+
+
+def reseeded(
+    sampled: Prepared, model: Any, degenerate: tuple[Degenerate, ...]
+) -> Int[np.ndarray, " n"]:
     """Labels with every degenerate component put on rows that the fit explains worst."""
-    chances, log_evidence = responsibilities(prepared, model)
-    mask = _mask(prepared, model, chances)
+    chances, log_evidence = responsibilities(sampled, model)
+    mask = _named(degenerate, chances.shape[1])
     labels = _without(chances, mask)
     share = max(len(labels) // (2 * len(mask)), 2)
     worst = np.argsort(log_evidence, kind="stable")
@@ -161,23 +190,35 @@ def reseeded(prepared: Prepared, model: Any) -> Int[np.ndarray, " n"]:
     return labels
 
 
-def merged(prepared: Prepared, model: Any) -> tuple[Int[np.ndarray, " n"], int]:
+def merged(
+    sampled: Prepared, model: Any, degenerate: tuple[Degenerate, ...]
+) -> tuple[Int[np.ndarray, " n"], int]:
     """Labels among the sound components only, renumbered, and how many those are."""
-    chances, _ = responsibilities(prepared, model)
-    mask = _mask(prepared, model, chances)
+    chances, _ = responsibilities(sampled, model)
+    mask = _named(degenerate, chances.shape[1])
     renumbered = np.cumsum(~mask) - 1
     return renumbered[_without(chances, mask)], int((~mask).sum())
+
+
+def _named(degenerate: tuple[Degenerate, ...], k: int) -> Bool[np.ndarray, " k"]:
+    """Which components these are."""
+    return np.isin(np.arange(k), [one.component for one in degenerate])
 
 
 def _without(chances: Float[np.ndarray, "n k"], mask: Bool[np.ndarray, " k"]) -> np.ndarray:
     return np.argmax(np.where(mask, -1.0, chances), axis=1)
 
 
+def _score(parameters: tuple[Any, PyTree], rows: Rows) -> tuple[jax.Array, jax.Array]:
+    model, prepared = parameters
+    return jnp.exp(model.posterior(rows, prepared).by_row()), model.log_evidence(rows, prepared)
+
+
 @_config.small_jit
 def _responsibilities(source: ArraySource, model: PyTree) -> tuple[PyTree, ...]:
-    def score(parameters: tuple[Any, PyTree], rows: Rows) -> tuple[jax.Array, jax.Array]:
-        inner, prepared = parameters
-        q = inner.posterior(rows, prepared)
-        return jnp.exp(q.by_row()), inner.log_evidence(rows, prepared)
+    return source.map(_score, (model, model.prepare()))
 
-    return source.map(score, (model, model.prepare()))
+
+@_config.small_jit
+def _ready(model: PyTree) -> PyTree:
+    return model.prepare()

@@ -155,7 +155,7 @@ def climbed(prepared: Prepared, course: Course, seed: int) -> Fit:
 
 def _ascended(prepared: Prepared, course: Course, seed: int) -> tuple[RowBound, Ascended]:
     objective, exam = _objectives(prepared, seed)
-    watch = _watch(course, float(prepared.source.total_weight))
+    watch = _watch(course, float(prepared.source.n_rows()))
     start = jax.tree.map(np.asarray, _begin(objective))
     try:
         found = course.solver.climb(
@@ -252,7 +252,7 @@ def _watch(course: Course, total: float) -> Callable[[int, float], Any]:
 def _answer(
     prepared: Prepared, course: Course, model: Model, found: Ascended, totals: list[float]
 ) -> Fit:
-    total = float(prepared.source.total_weight)
+    total = float(prepared.source.n_rows())
     bound, prior = totals
     trace = np.asarray(found.trace) * total
     return Fit(

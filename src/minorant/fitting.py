@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable
 from typing import Any, overload
@@ -13,7 +15,10 @@ import numpy as np
 from minorant import _config, degeneracy
 from minorant._progress import Progress, Reporter
 from minorant.answer import answer_of
+from minorant.checkpoints.journal import journalled
+from minorant.checkpoints.place import Checkpoint
 from minorant.climbing import Callback, Climb, lanes_from, run
+from minorant.data.arrays import Table
 from minorant.data.tables import as_table
 from minorant.encoding import Course, asked_family, climbed, default_ascent, started
 from minorant.ladder import Ladder
@@ -22,17 +27,17 @@ from minorant.models.base import (
     AbstractTractableModel,
 )
 from minorant.models.target import AbstractTarget
-from minorant.posteriors import Encoder
-from minorant.preparation import (
-    prepare,
-)
+from minorant.posteriors import Encoder, Truncated
+from minorant.preparation import Prepared, prepare
 from minorant.restarts import climbed_from_starts
 from minorant.result import Fit, FitError
-from minorant.solvers import EM, AbstractSolver, Ascent, Problem, QuasiNewton
+from minorant.solvers import EM, AbstractSolver, AbstractStepwise, Ascent, Problem, QuasiNewton
 from minorant.solvers.starts import (
     Starts,
 )
+from minorant.streaming import prepared_rows, refuse_chunks
 from minorant.target_fit import TargetFit
+from minorant.truncation import check_rows, check_truncated, climbed_truncated
 
 POSTERIORS = ("auto", "exact", "full-rank", "mean-field", "encoder")
 _STEPS = 2000
@@ -67,6 +72,7 @@ def fit(  # noqa: PLR0913  # pyright: ignore[reportInconsistentOverload]
     random_state: int | None = 0,
     progress: bool | None = None,
     callbacks: tuple[Callback, ...] = (),
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     throw: bool = False,
 ) -> Fit | TargetFit:
     r"""Climb the best lower bound on ``log p(X)`` and say how it went.
@@ -78,7 +84,9 @@ def fit(  # noqa: PLR0913  # pyright: ignore[reportInconsistentOverload]
             model whose parameters are all given is climbed from where it stands. Or a target
             (``minorant.Target``): a log density over the unknowns of one data set, without
             ``data``; its posterior is climbed to by the ladder of variational families.
-        data: (n, d) array, list, or data frame; NaN, None or NA where a cell is missing.
+        data: (n, d) array, list, or data frame; NaN, None or NA where a cell is missing. Or rows
+            that are not in memory: ``minorant.chunks(...)``, or the path, folder or pattern of
+            Parquet files; weights, labels, groups and inputs are then names of columns.
         weights: (n,) row weights; an integer weight counts as that many copies of the row.
         labels: (n,) known components, -1 where unknown.
         groups: (n,) what belongs together, for models of groups: the sequence (its rows in the
@@ -86,7 +94,8 @@ def fit(  # noqa: PLR0913  # pyright: ignore[reportInconsistentOverload]
         inputs: (n, m) known covariates, for models that condition on them.
         fixed: selects the parameters that keep their given value, for example
             ``lambda m: (m.weights, m.component.mean)``.
-        posterior: which E-step: ``"auto"`` or ``"exact"``; of a user's ``Model`` also
+        posterior: which E-step: ``"auto"`` or ``"exact"``; of a mixture of hundreds of components
+            also ``minorant.posteriors.Truncated(components)``; of a user's ``Model`` also
             ``"full-rank"`` or ``"mean-field"``, a Gaussian q for each row (with options:
             ``minorant.posteriors.PerRow``), or ``"encoder"``, one network that gives every row's q
             (with options: ``minorant.Encoder``); of a target ``"auto"``,
@@ -111,6 +120,10 @@ def fit(  # noqa: PLR0913  # pyright: ignore[reportInconsistentOverload]
         random_state: seed of the starts; the same seed gives the same answer.
         progress: show a bar; None shows it on a terminal.
         callbacks: called between blocks with a ``Progress``; returning False stops the climb.
+        checkpoint: a directory where the climb writes how far it is (with options:
+            ``minorant.Checkpoint``). The same call with the same directory goes on from there, to
+            the same answer to the last bit; ``minorant.status(directory)`` looks at it. Not for
+            targets and encoders.
         throw: raise :class:`FitError` unless the climb converged.
 
     Returns:
@@ -119,6 +132,7 @@ def fit(  # noqa: PLR0913  # pyright: ignore[reportInconsistentOverload]
     Raises:
         TypeError: for what is neither an exact model nor a target.
         ValueError: for data, weights, labels or options that cannot be used; names what and where.
+        OSError: when a checkpoint or rows that are not in memory cannot be read or written.
         FitError: with ``throw``, when the climb did not converge.
 
     Example:
@@ -133,32 +147,72 @@ def fit(  # noqa: PLR0913  # pyright: ignore[reportInconsistentOverload]
     """
     began = time.perf_counter()
     if isinstance(model, AbstractTarget):
-        given = (data, weights, labels, groups, inputs, fixed, solver, starts)
-        _check_target_options(given)
-        options = (accuracy, seconds, random_state or 0, Reporter(progress), bound)
-        ladder = Ladder(posterior, *options)
+        _refuse_checkpoint(checkpoint, "a target")
+        _check_target_options((data, weights, labels, groups, inputs, fixed, solver, starts))
+        reporter, seed = Reporter(progress), random_state or 0
+        ladder = Ladder(posterior, accuracy, seconds, seed, reporter, bound)
         return _thrown(ladder.climb(model), throw)
     _check_options(model, posterior, max_steps, tolerance, remedy)
+    truncated = posterior if isinstance(posterior, Truncated) else None
+    if truncated is not None:
+        check_truncated(model, truncated, solver, remedy)
+        posterior = "exact"
     family = asked_family(model, posterior, bound)
     described: Any = _with_posterior(model, posterior, family)
     _config.enable_compilation_cache()
     empty = described.allows_empty_rows()
     reporter = Reporter(progress)
     if isinstance(family, Encoder):
+        _refuse_checkpoint(checkpoint, "an encoder")
         course = Course(default_ascent(solver, max_steps), reporter, callbacks, began)
-        table, names = as_table(data, weights, labels, groups, inputs, empty_rows=empty)
-        seed = int(np.random.default_rng(random_state).integers(2**31))
-        described = started(described, table, names, family, seed)
-        return _thrown(climbed(prepare(described, table, names, fixed), course, seed), throw)
+        refuse_chunks(data, "an encoder")
+        named = as_table(data, weights, labels, groups, inputs, empty_rows=empty)
+        return _thrown(_encoded(described, named, family, fixed, course, random_state), throw)
     chosen = _checked_solver(described, solver or default_solver(described, tolerance))
-    table, names = as_table(data, weights, labels, groups, inputs, empty_rows=empty)
-    prepared = prepare(described, table, names, fixed)
-    climb = Climb(chosen, max_steps or _STEPS, reporter, callbacks, began)
-    try:
-        answer = climbed_from_starts(prepared, climb, starts, remedy, random_state)
-    finally:
-        reporter.close()
+    sides = (weights, labels, groups, inputs)
+    if truncated is not None:
+        refuse_chunks(data, "posterior=Truncated(...)")
+    prepared = prepared_rows(described, data, sides, fixed)
+    if truncated is not None:
+        check_rows(prepared.table, starts)
+    asked = {"model": described, "posterior": truncated, "solver": chosen, "starts": starts}
+    asked |= {"max_steps": max_steps, "remedy": remedy, "random_state": random_state}
+    with journalled(checkpoint, prepared, asked) as journal, contextlib.closing(reporter):
+        climb = Climb(chosen, max_steps or _STEPS, reporter, callbacks, began, journal)
+        answer = _climbed(prepared, climb, truncated, starts, remedy, random_state)
     return _thrown(answer, throw)
+
+
+def _climbed(  # noqa: PLR0913
+    prepared: Prepared,
+    climb: Climb,
+    truncated: Truncated | None,
+    starts: Starts | None,
+    remedy: str,
+    random_state: int | None,
+) -> Fit:
+    """The climb, told to its journal from the seed to the answer."""
+    seed = climb.journal.seed(random_state)
+    if truncated is not None:
+        answer = climbed_truncated(prepared, climb, truncated, seed)
+    else:
+        answer = climbed_from_starts(prepared, climb, starts, remedy, seed)
+    climb.journal.answered(answer)
+    return answer
+
+
+def _encoded(  # noqa: PLR0913
+    model: Any,
+    named: tuple[Table, Any],
+    family: Encoder,
+    fixed: Any,
+    course: Course,
+    random_state: int | None,
+) -> Fit:
+    """The climb of a model with its encoder, from a start that the seed chooses."""
+    seed = int(np.random.default_rng(random_state).integers(2**31))
+    started_model = started(model, *named, family, seed)
+    return climbed(prepare(started_model, *named, fixed), course, seed)
 
 
 def _thrown(answer: Any, throw: bool) -> Any:
@@ -213,10 +267,8 @@ def resume(  # noqa: PLR0913
         )
     if isinstance(getattr(fit.model, "family", None), Encoder):
         return _encoded_further(fit, data, weights, options)
-    empty = fit.model.allows_empty_rows()
-    table, names = as_table(data, weights, labels, groups, inputs, empty_rows=empty)
-    if len(names) != len(fit.names):
-        raise ValueError(f"the fit has {len(fit.names)} columns; this table has {len(names)}.")
+    if fit.truncation is not None:
+        return _truncated_further(fit, data, weights, options)
     began = time.perf_counter()
     solver = options.pop("solver", None)
     solver = solver or default_solver(fit.model, options.pop("tolerance", 1e-7))
@@ -229,8 +281,12 @@ def resume(  # noqa: PLR0913
     )
     if options:
         raise TypeError(f"resume does not take {sorted(options)}.")
-    prepared = prepare(fit.model, table, names)._replace(fixed=fit.fixed)
-    prepared = prepared._replace(template=fit.standardised)
+    prepared = prepared_rows(fit.model, data, (weights, labels, groups, inputs), None)
+    if len(prepared.names) != len(fit.names):
+        raise ValueError(
+            f"the fit has {len(fit.names)} columns; this table has {len(prepared.names)}."
+        )
+    prepared = prepared._replace(fixed=fit.fixed, template=fit.standardised)
     state = jax.tree.map(lambda leaf: np.asarray(leaf)[None], fit.state)
     state = eqx.tree_at(lambda s: s.code, state, np.where(state.code < 0, 0, state.code))
     problem = Problem(prepared.template, prepared.source, prepared.fixed)
@@ -247,6 +303,18 @@ def _encoded_further(answer: Fit, data: Any, weights: Any, options: dict[str, An
     return fit(model, data, weights=weights, posterior=family, bound=family.bound, **options)
 
 
+def _truncated_further(answer: Fit, data: Any, weights: Any, options: dict[str, Any]) -> Fit:
+    """Another climb from where the model stands, its lists chosen anew."""
+    if answer.fixed is not None:
+        raise ValueError(
+            "A truncated fit with fixed parameters cannot be resumed: give minorant.fit its model, "
+            "posterior= and fixed= again."
+        )
+    most = max(options.pop("max_steps", _STEPS) - answer.acceleration.steps, 1)
+    options = options | {"posterior": answer.truncation.posterior, "max_steps": most}
+    return fit(answer.model, data, weights=weights, **options)
+
+
 def default_solver(model: AbstractExactModel, tolerance: float) -> AbstractSolver:
     """EM where the M-step is closed, quasi-Newton on the evidence where it is not."""
     if isinstance(model, AbstractTractableModel):
@@ -259,7 +327,8 @@ def _checked_solver(model: Any, solver: Any) -> AbstractSolver:
         raise TypeError(
             f"solver must be minorant.EM or minorant.QuasiNewton here; got {type(solver).__name__}."
         )
-    if isinstance(solver, EM) and not isinstance(model, AbstractTractableModel):
+    by_em = isinstance(solver, EM | AbstractStepwise)
+    if by_em and not isinstance(model, AbstractTractableModel):
         raise TypeError(
             f"{type(model).__name__} has no closed M-step, which EM needs: use "
             "minorant.QuasiNewton, or no solver for the default."
@@ -275,6 +344,14 @@ def _check_target_options(given: tuple) -> None:
                 f"{name} is for models of rows; a target holds its data itself, and where to start "
                 "from (Target(..., start=))."
             )
+
+
+def _refuse_checkpoint(checkpoint: Any, what: str) -> None:
+    if checkpoint is not None:
+        raise ValueError(
+            f"checkpoint is not for the fit of {what}, which climbs by stochastic ascent: leave "
+            "it out."
+        )
 
 
 def _with_posterior(model: Any, posterior: Any, family: Any) -> AbstractExactModel:

@@ -13,7 +13,8 @@ from minorant._parameters import filled, has_all_parameters, hold
 from minorant._types import Rows
 from minorant.answer import answer_of
 from minorant.climbing import DROPPED, Climb, Lanes, begin, launch, run
-from minorant.data import ArraySource
+from minorant.data import AbstractSource
+from minorant.data.arrays import Table
 from minorant.models.base import (
     AbstractContinuousModel,
     AbstractDiscreteModel,
@@ -24,17 +25,15 @@ from minorant.preparation import (
     cast,
     completed_block,
     initial_block,
-    subset,
 )
 from minorant.result import Fit
 from minorant.solvers import Problem
 from minorant.solvers.starts import (
     Starts,
     partitions,
-    subsample,
-    subsample_groups,
     subsample_size,
 )
+from minorant.stepwise import Warm, finishing, warmed
 
 _SHORT_STEPS = 30
 _MORE_STEPS = 100  # where no partition says what is where
@@ -45,9 +44,8 @@ _RESEEDINGS = 3
 class Sample(NamedTuple):
     """The rows that starts are chosen on: all of them when there are few."""
 
-    index: np.ndarray
+    problem: Prepared
     block: Rows
-    source: ArraySource
     whole: bool
 
 
@@ -68,7 +66,7 @@ def climbed_from_starts(
         )
     starts = starts or Starts()
     sample = _sample(prepared, rng)
-    m = len(sample.index)
+    m = sample.problem.n_rows()
     weights = np.asarray(sample.block.weight[:m], dtype=float)
     points = template.embedding(np.asarray(sample.block.values[:m], dtype=float))
     labels = partitions(rng, points, weights, count_components(template), starts)
@@ -132,7 +130,7 @@ def _from_models(
     if whole or lanes.interrupted:
         found = first.joined(lanes) if whole else first
         return found, _sentence(first.joined(lanes), len(found.starts))
-    kept = _best_distinct(lanes, n_climbed, float(source.total_weight), len(prepared.names))
+    kept = _best_distinct(lanes, n_climbed, float(source.n_rows()), len(prepared.names))
     found = first
     for lane in kept:
         if not found.interrupted:
@@ -140,63 +138,72 @@ def _from_models(
     return found, _sentence(first.joined(lanes), len(found.starts))
 
 
-def _some_rows(prepared: Prepared, rng: np.random.Generator) -> tuple[ArraySource, bool]:
+def _some_rows(prepared: Prepared, rng: np.random.Generator) -> tuple[AbstractSource, bool]:
     """The rows of short climbs, and whether they are all."""
-    table, template = prepared.table, prepared.template
-    n, d = table.values.shape
-    if template.compresses(d):
+    template, d = prepared.template, len(prepared.names)
+    if template.compresses(d) and prepared.stream is None:
         return prepared.source, True
-    index = _some(prepared, rng, subsample_size(n, template.numbers_per_row(d), 1))
-    whole = len(index) == n
-    return (prepared.source, True) if whole else (subset(prepared, index)[0], False)
+    size = subsample_size(prepared.n_rows(), template.numbers_per_row(d), 1)
+    chosen, whole = _chosen(prepared, rng, size)
+    return chosen[0].source, whole
 
 
 def _climbed_from(prepared: Prepared, climb: Climb, remedy: str) -> Fit:
     """The climb from where the template stands."""
     problem = Problem(prepared.template, prepared.source, prepared.fixed)
     models = jax.tree.map(lambda leaf: np.asarray(leaf)[None], prepared.template)
-    lanes = run(climb, problem, begin(climb, problem, models, (0,)), prepared.spread)
-    return answer_of(prepared, climb, lanes, "", remedy)
+    warm = warmed(prepared, climb, models, None)
+    lanes = _finished(prepared, climb, problem, warm, (0,))
+    return answer_of(prepared, climb, lanes, warm.note, remedy)
 
 
-def _some(prepared: Prepared, rng: np.random.Generator, size: int) -> np.ndarray:
-    """Row numbers, of groups whole ones."""
-    table, n = prepared.table, len(prepared.table.values)
-    if prepared.template.is_grouped():
-        return subsample_groups(rng, table.groups, n, size)
-    return subsample(rng, n, size, table.weights)
+def _finished(
+    prepared: Prepared, climb: Climb, problem: Any, warm: Warm, starts: tuple[int, ...]
+) -> Lanes:
+    """The climb on all rows, from where steps on parts of them have come to."""
+    last = climb._replace(max_steps=1) if warm.interrupted else finishing(climb)
+    lanes = run(last, problem, begin(last, problem, warm.models, starts), prepared.spread)
+    return lanes._replace(interrupted=lanes.interrupted or warm.interrupted)
+
+
+def _chosen(
+    prepared: Prepared, rng: np.random.Generator, size: int
+) -> tuple[tuple[Prepared, Table], bool]:
+    """The problem of some rows and these rows, and whether it is the whole problem."""
+    drawn = prepared.drawn(rng, size)
+    whole = drawn.whole and prepared.stream is None
+    problem = prepared if whole else prepared.of_rows(drawn.table)
+    return (problem, drawn.table), drawn.whole
 
 
 def _sample(prepared: Prepared, rng: np.random.Generator) -> Sample:
-    table = prepared.table
-    n, d = table.values.shape
-    template = prepared.template
-    size = subsample_size(n, template.numbers_per_row(d), count_components(template))
-    index = _some(prepared, rng, size)
-    whole = len(index) == n
-    source = prepared.source if whole else subset(prepared, index)[0]
-    return Sample(index, completed_block(prepared, index, rng), source, whole)
+    template, d = prepared.template, len(prepared.names)
+    k = count_components(template)
+    size = subsample_size(prepared.n_rows(), template.numbers_per_row(d), k)
+    (problem, table), whole = _chosen(prepared, rng, size)
+    return Sample(problem, completed_block(prepared, table, rng), whole)
 
 
 def _from_partitions(
     prepared: Prepared, climb: Climb, sample: Sample, labels: np.ndarray, n_climbed: int
 ) -> tuple[Lanes, str]:
     """Short climbs on the sample, the distinct best of them climbed on all rows."""
-    known = prepared.table.labels
+    known = sample.problem.table.labels
     if known is not None:
-        labels = np.where(known[sample.index] >= 0, known[sample.index], labels)
+        labels = np.where(known >= 0, known, labels)
     padded = np.zeros((len(labels), len(sample.block.weight)), dtype=np.int32)
-    padded[:, : len(sample.index)] = labels
-    problem = Problem(prepared.template, sample.source, prepared.fixed)
+    padded[:, : labels.shape[1]] = labels
+    problem = Problem(prepared.template, sample.problem.source, prepared.fixed)
     short = climb if sample.whole else climb._replace(max_steps=_SHORT_STEPS, callbacks=())
     lanes = run(short, problem, launch(short, problem, sample.block, padded), prepared.spread)
     if sample.whole or lanes.interrupted:
         return lanes, _sentence(lanes, len(labels))
-    total = float(sample.source.total_weight)
+    total = float(sample.problem.source.n_rows())
     kept = _best_distinct(lanes, n_climbed, total, len(prepared.names))
     full = Problem(prepared.template, prepared.source, prepared.fixed)
-    chosen = begin(climb, full, lanes.models(kept), tuple(lanes.starts[lane] for lane in kept))
-    return run(climb, full, chosen, prepared.spread), _sentence(lanes, len(kept))
+    warm = warmed(prepared, climb, lanes.models(kept), sample.problem)
+    starts = tuple(lanes.starts[lane] for lane in kept)
+    return _finished(prepared, climb, full, warm, starts), _sentence(lanes, len(kept)) + warm.note
 
 
 def _treated(prepared: Prepared, climb: Climb, sample: Sample, first: Fit, remedy: str) -> Fit:
@@ -205,14 +212,14 @@ def _treated(prepared: Prepared, climb: Climb, sample: Sample, first: Fit, remed
     for _ in range(_RESEEDINGS if remedy == "reseed" else count_components(prepared.template) - 1):
         model = answer.standardised
         if remedy == "reseed":
-            labels = degeneracy.reseeded(prepared, model)
+            labels = degeneracy.reseeded(sample.problem, model, answer.degenerate)
         else:
-            labels, k = degeneracy.merged(prepared, model)
+            labels, k = degeneracy.merged(sample.problem, model, answer.degenerate)
             template = dataclasses.replace(prepared.template, n_components=k)
             prepared = prepared._replace(template=template)
-        lanes, _ = _from_partitions(prepared, climb, sample, labels[None, sample.index], 1)
+        lanes, _ = _from_partitions(prepared, climb, sample, labels[None], 1)
         answer = answer_of(prepared, climb, lanes, first.starts, remedy)
-        if not answer.degenerate:
+        if not answer.degenerate or lanes.interrupted:
             return answer._replace(degenerate=first.degenerate)
     if remedy == "merge":
         return answer._replace(degenerate=first.degenerate + answer.degenerate)
@@ -235,7 +242,9 @@ def _best_distinct(lanes: Lanes, n: int, total: float, d: int) -> list[int]:
         np.isfinite(objective[lane]) and not degeneracy.is_spurious(lanes.model(lane), total, d)
         for lane in range(len(objective))
     ]
-    order = np.lexsort((-objective, ~np.array(sound)))
+    # Of starts that met at one optimum the first: which is a digit higher, rounding decides.
+    height = np.round(objective / total / _SAME_START, 0)
+    order = np.lexsort((-height, ~np.array(sound)))
     kept: list[int] = []
     for lane in order:
         gaps = [abs(objective[lane] - objective[other]) / total for other in kept]

@@ -37,6 +37,7 @@ class Outcome(enum.Enum):
         "start elsewhere."
     )
     INTERRUPTED = "Interrupted: this is the best fit so far; resume it with minorant.resume."
+    STREAMED = "Estimated from a stream: the bound is of rows scored before they were learned from."
     TIGHT = (
         "The bound is as tight as accuracy= asks for, by importance weights that can be relied on."
     )
@@ -69,13 +70,7 @@ class Outcome(enum.Enum):
         return self in _SOUND
 
 
-_SOUND = (
-    Outcome.CONVERGED,
-    Outcome.PRECISION,
-    Outcome.DEGENERATE,
-    Outcome.TIGHT,
-    Outcome.LOOSE,
-)
+_SOUND = (Outcome.CONVERGED, Outcome.PRECISION, Outcome.DEGENERATE, Outcome.TIGHT, Outcome.LOOSE)
 CODES = (
     Outcome.RUNNING,
     Outcome.CONVERGED,
@@ -293,7 +288,7 @@ class Fit(NamedTuple):
     Attributes:
         model: the fitted model, in the data's units.
         outcome: how the climb ended.
-        bound: log p(X) at the fitted model, in nats, summed over rows with their weights.
+        bound: log p(X), or the lower bound climbed, in nats, summed over rows with their weights.
         trace: the bound step by step.
         explanation: which E-step and solver were chosen, and why.
         standardised: the model in the units it was computed in; ``units`` leads there.
@@ -309,6 +304,7 @@ class Fit(NamedTuple):
         state: what resuming needs.
         fixed: booleans in the model's shape, True where a parameter was held; or None.
         log_scale: the Jacobian of the change of units, summed over rows, in nats.
+        truncation: what a truncated E-step lost (:class:`minorant.posteriors.Truncation`), or None.
     """
 
     model: Any
@@ -331,6 +327,7 @@ class Fit(NamedTuple):
     state: Any = None
     fixed: Any = None
     log_scale: float = 0.0
+    truncation: Any = None
 
     @property
     def bic(self) -> float:
@@ -379,7 +376,7 @@ class Fit(NamedTuple):
         """The fit in a few lines."""
         lines = [
             f"{self.outcome.value}",
-            f"log p(X) {_relation(self.model)} {self.bound:.6f} nats over {self.n_rows:g} rows "
+            f"log p(X) {_relation(self)} {self.bound:.6f} nats over {self.n_rows:g} rows "
             f"({self.bound / self.n_rows:.6f} per row), {self.n_parameters} parameters, "
             f"{self.acceleration.steps} steps in {self.seconds:.2f} s.",
             self.explanation,
@@ -389,10 +386,10 @@ class Fit(NamedTuple):
         return "\n".join(line for line in lines if line)
 
 
-def _relation(model: Any) -> str:
+def _relation(fit: Fit) -> str:
     """How log p(X) stands to the bound; what a model does not say of itself is no bound."""
-    bounded = [getattr(model, name, bool)() for name in ("is_bounded", "integrates_parameters")]
-    return ">=" if any(bounded) else "="
+    bounded = [getattr(fit.model, name, bool)() for name in ("is_bounded", "integrates_parameters")]
+    return ">=" if any(bounded) or fit.truncation is not None else "="
 
 
 def _evidence() -> Any:

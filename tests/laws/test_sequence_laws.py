@@ -16,11 +16,11 @@ from helpers import (
 )
 from sequence_cases import SEQUENCES
 
+from minorant import _trees as trees
 from minorant._parameters import from_vector, to_vector
 from minorant._types import Affine, Groups, Rows
 from minorant.data import arrange_groups, grouped
 from minorant.data.arrays import Table
-from minorant.saving import trees
 
 pytestmark = pytest.mark.usefixtures("float64")
 LENGTHS, WEIGHTS = (7, 1, 12, 5, 9), (2.0, 1.0, 1.0, 0.0, 3.0)

@@ -83,13 +83,22 @@ class Request(NamedTuple):
     inputs: tuple[str, ...] = ()
     random: tuple[str, ...] = ()
     response: str | None = None
+    checkpoint: str | None = None
+    resume: bool = False
+    memory: str | None = None
+    dask: str | None = None
 
 
 FitDirectory = Annotated[
     str, typer.Argument(metavar="FIT", help="The directory that 'minorant fit' wrote.")
 ]
 Rows = Annotated[
-    str, typer.Argument(metavar="TABLE", help="The table of rows; - for CSV on input.")
+    str,
+    typer.Argument(
+        metavar="TABLE",
+        help="The table of rows; - for CSV on input; or a folder or a pattern ('rows/*.parquet') "
+        "of Parquet or Arrow files.",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there.")]
 Seed = Annotated[
@@ -218,6 +227,35 @@ Starts = Annotated[str | None, typer.Option(metavar="INT|auto", help="{n_init}")
 Tolerance = Annotated[float | None, typer.Option(metavar="NATS", help="{tol}")]
 MaxSteps = Annotated[int | None, typer.Option(metavar="INT", help="{max_iter}")]
 Replace = Annotated[bool, typer.Option("--overwrite", help="Replace the fit that is in DIR.")]
+CheckpointOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Keep the climb in this directory, at least once a minute and when it is interrupted "
+        "(Ctrl-C, SIGTERM). The same command goes on from there, to the same answer. "
+        "'minorant status DIR' looks at it.",
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from --checkpoint, and refuse where there is none.")
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Read the rows part by part, in about this much memory (500MB, 2GB); of Parquet and "
+        "Arrow files. A folder or a pattern is always read so.",
+    ),
+]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress bar and no notes, only the result.")
+]
+DaskOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dask",
+        metavar="ADDRESS",
+        help="Let Dask's workers read the files and sum over them: the address of a scheduler "
+        "(tcp://host:8786), or 'local' for a process on every core.",
+    ),
 ]

@@ -74,10 +74,11 @@ def climbed_model(request: Request, table: pa.Table) -> tuple[Face, Fit]:
             weights=weights,
             random_state=request.seed,
             progress=not request.quiet and request.on_terminal,
+            checkpoint=request.checkpoint,
             **steps.keywords(),
             **{name: value for name, value in given.items() if value is not None},
         )
-    return face, _published(answer)
+    return face, published(answer)
 
 
 def check_model_options(request: Request) -> None:
@@ -192,18 +193,22 @@ def _state_space(request: Request, columns: Numbers) -> Any:
 
 
 def _told_of_groups(model: Any, groups: np.ndarray | None) -> Any:
-    """A state space model learns how sequences begin, as the estimator's does, from enough."""
     from minorant.models import StateSpace
-    from minorant.models._state_space_shapes import without_first
 
     if not isinstance(model, StateSpace):
         return model
-    count = 1 if groups is None else len(np.unique(groups))
+    return state_space_of(model, 1 if groups is None else len(np.unique(groups)))
+
+
+def state_space_of(model: Any, count: int) -> Any:
+    """A state space model learns how sequences begin, as the estimator's does, from enough."""
+    from minorant.models._state_space_shapes import without_first
+
     held = without_first(model.held or (), count, model.n_states)
     return dataclasses.replace(model, held=held)
 
 
-def _published(answer: Fit) -> Fit:
+def published(answer: Fit) -> Fit:
     """States turned to the rotation in which ``C' R^-1 C`` is diagonal, as the estimator's are."""
     from minorant.models import StateSpace
     from minorant.models._state_space_shapes import canonical_rotation, rotated

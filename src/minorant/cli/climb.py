@@ -45,9 +45,11 @@ def climbed(request: Request, table: pa.Table) -> tuple[Face, Fit]:
     face = _face(request, table, weights)
     rows = face.columns.encode(table)
     as_table(rows)  # refused here in a table's own words, before the estimator's
-    estimator = _estimator(request, face)
+    estimator = estimator_of(request, face)
     X = _given(face, rows)  # noqa: N806
-    return face, estimator.fit(X, sample_weight=weights, labels=labels).fit_
+    return face, estimator.fit(
+        X, sample_weight=weights, labels=labels, checkpoint=request.checkpoint
+    ).fit_
 
 
 def check_options(request: Request) -> None:
@@ -130,7 +132,8 @@ def _check_categories(columns: Columns, request: Request, n: int) -> None:
             )
 
 
-def _estimator(request: Request, face: Face) -> Any:
+def estimator_of(request: Request, face: Face) -> Any:
+    """The estimator that a request asks for."""
     from minorant import estimators
 
     kind = getattr(estimators, ESTIMATORS[request.model])

@@ -15,8 +15,10 @@ from typer.core import TyperCommand
 
 import minorant
 from minorant.cli.arguments import (
+    CheckpointOption,
     Components,
     CovarianceOption,
+    DaskOption,
     Directory,
     Drop,
     Factors,
@@ -27,6 +29,7 @@ from minorant.cli.arguments import (
     ItemsOption,
     Labels,
     MaxSteps,
+    Memory,
     ModelOption,
     Output,
     Overwrite,
@@ -35,6 +38,7 @@ from minorant.cli.arguments import (
     Replace,
     Request,
     Response,
+    Resume,
     Rows,
     Seed,
     Starts,
@@ -50,7 +54,8 @@ Exit codes:
   1    an error in minorant itself (MINORANT_DEBUG=1 shows where)
   2    the arguments or the input cannot be used: nothing was written
   3    the climb ended without convergence; the fit was written
-  130  interrupted; fit writes the best fit so far, if there is one
+  130  interrupted; fit writes the best fit so far, if there is one, or with --checkpoint
+       keeps the climb there
 """
 TABLES = """\b
 Tables: .csv, .tsv, .parquet (.pq), .arrow (.feather, .ipc), or - for CSV on standard
@@ -143,6 +148,8 @@ Examples:
   minorant fit seeds.csv --model mixed-model --response germinated --input seed --group plate \\
     --family bernoulli --out FIT/
   cat rows.csv | minorant fit - --model gaussian-mixture -k 3 --out FIT/
+  minorant fit 'rows/*.parquet' --model gaussian-mixture -k 8 --memory 2GB --out FIT/
+  minorant fit rows.parquet --model gaussian-mixture -k 40 --out FIT/ --checkpoint CLIMB/
 
 {TABLES}
 {EXIT_CODES}""",
@@ -169,12 +176,17 @@ def fit(  # noqa: PLR0913
     tolerance: Tolerance = None,
     max_steps: MaxSteps = None,
     seed: Seed = 0,
+    checkpoint: CheckpointOption = None,
+    resume: Resume = False,
+    memory: Memory = None,
+    dask: DaskOption = None,
     overwrite: Replace = False,
     quiet: Quiet = False,
 ) -> None:
     """Fit a model to TABLE, write the fit to a directory and print a summary."""
     from minorant.cli.work import run_fit
 
+    large = {"checkpoint": checkpoint, "resume": resume, "memory": memory, "dask": dask}
     request = Request(
         table=table,
         model=model.value,
@@ -200,6 +212,7 @@ def fit(  # noqa: PLR0913
         inputs=tuple(input or ()),
         random=tuple(random or ()),
         response=response,
+        **large,
     )
     raise typer.Exit(run_fit(request))
 
@@ -225,6 +238,7 @@ Examples:
   minorant score FIT/ rows.csv
   minorant score FIT/ rows.csv --out scores.parquet
   minorant score FIT/ rows.csv --out - | head
+  minorant score FIT/ 'rows/*.parquet' --out scores.parquet
 
 {TABLES}"""
 )
@@ -241,12 +255,13 @@ def score(
         str | None,
         typer.Option(metavar="NAME", help="The column of row weights in total and mean."),
     ] = None,
+    memory: Memory = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Print the total and mean of log p(x); write it per row, with responsibilities."""
     from minorant.cli.work import run_score
 
-    run_score(fit, table, out, weights_column, overwrite)
+    run_score(fit, table, out, weights_column, overwrite, memory)
 
 
 @app.command(
@@ -293,12 +308,13 @@ def impute(
         bool, typer.Option("--draw", help="Draw from p(missing | observed) instead of its mean.")
     ] = False,
     seed: Seed = 0,
+    memory: Memory = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Fill the missing cells of TABLE."""
     from minorant.cli.work import run_impute
 
-    run_impute(fit, table, out, draw, seed, overwrite)
+    run_impute(fit, table, out, draw, seed, overwrite, memory)
 
 
 @app.command(
@@ -312,6 +328,24 @@ def show(fit: FitDirectory) -> None:
     from minorant.cli.show import run_show
 
     run_show(fit)
+
+
+@app.command(
+    epilog="""\b
+Example:
+  minorant fit rows.parquet --model gaussian-mixture -k 40 --out FIT/ --checkpoint CLIMB/ &
+  minorant status CLIMB/
+"""
+)
+def status(
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR", help="What was given to 'minorant fit --checkpoint'.")
+    ],
+) -> None:
+    """Print how far a climb is, while it runs or after it was killed, and what to do next."""
+    from minorant.checkpoints.status import status
+
+    print(status(directory))
 
 
 @app.command(

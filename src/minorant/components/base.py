@@ -129,6 +129,14 @@ class AbstractComponent(eqx.Module):
         """Whether rows that miss the same cells share work (then they are blocked together)."""
         return False
 
+    def adds_up(self) -> bool:
+        """Whether statistics gathered at different parameters add up to what ``maximise`` takes.
+
+        Not where ``maximise`` reads them as gathered at its own parameters. (Moments about a mean
+        are another matter: structures say so by ``centred``.)
+        """
+        return not self.may_overshoot()
+
     def may_overshoot(self) -> bool:
         """Whether ``maximise`` takes one step uphill that may be too long, and no closed one.
 

@@ -184,6 +184,10 @@ class Blocks(AbstractComponent):
         each = [part.rounding(own) for part, own in zip(self.parts, prepared, strict=True)]
         return functools.reduce(jnp.maximum, each)
 
+    def adds_up(self) -> bool:
+        """Whether every part's do."""
+        return all(part.adds_up() for part in self.parts)
+
     def may_overshoot(self) -> bool:
         """When any part does."""
         return any(part.may_overshoot() for part in self.parts)

@@ -113,6 +113,10 @@ class FactorAnalyser(base.AbstractComponent):
             new.mean, new.loadings, base.keep_if_empty(empty, self.noise_variance, own)
         )
 
+    def adds_up(self) -> bool:
+        """No: the expanded step regresses on factors as its own parameters see them."""
+        return False
+
     def expected_log_prob(self, statistics: low_rank.Sums) -> Float[Array, " k"]:
         """The expected log joint of rows and factors, whose slope is that of the density."""
         return low_rank.expected(self._parameters(), given(self.mean), statistics)

@@ -206,12 +206,20 @@ def matrix_distances(rows: Rows, prepared: PreparedMatrix, centred: bool) -> tup
     if rows.observed is not None:
         return _distances_by_pattern(rows.values, rows.observed, prepared)
     if centred:
-        white = whitened(rows.values, prepared)
-        return (white * white).sum(1), prepared.log_determinant[:, None]
+        return _centred_square(rows.values, prepared), prepared.log_determinant[:, None]
     natural = jnp.concatenate([prepared.linear, prepared.quadratic], axis=1)
     features = _linalg.quadratic_features(rows.values)
     square = _contract_features(natural, features) + prepared.constant[:, None]
     return jnp.maximum(square, 0.0), prepared.log_determinant[:, None]
+
+
+def _centred_square(values: Array, prepared: PreparedMatrix) -> Float[Array, "k n"]:
+    """``|W (x - m)|^2``; of one component as a product of rows, which needs no transposed copy."""
+    if len(prepared.mean) > 1:
+        white = whitened(values, prepared)
+        return (white * white).sum(1)
+    white = (values - prepared.mean[0]) @ prepared.whitener[0].T
+    return (white * white).sum(1)[None]
 
 
 def whitened(values: Array, prepared: PreparedMatrix) -> Float[Array, "k d n"]:
@@ -339,10 +347,21 @@ def _spread_sum(count: Array, spread: Array) -> Float[Array, "k d d"]:
 
 
 def _centred_moments(values: Array, count: Array, mass: Array, mean: Array) -> Moments:
+    if len(mean) == 1:
+        return _moments_of_one(values - mean[0], count, mass)
     away = values[None] - mean[:, None, :]
     weighted = mass[:, :, None] * away
     second = jnp.einsum("kni,knj->kij", weighted, away)
     return Moments(_total(count), _total(mass), weighted.sum(1), _linalg.vech(second))
+
+
+def _moments_of_one(away: Array, count: Array, mass: Array) -> Moments:
+    """Moments of one component in one matrix product, with a column of ones beside the rows."""
+    ones = jnp.ones((len(away), 1), away.dtype)
+    rows = jnp.concatenate([away, ones], axis=1)
+    sums = (mass[0][:, None] * rows).T @ rows
+    first, second = sums[None, -1, :-1], _linalg.vech(sums[None, :-1, :-1])
+    return Moments(_total(count), sums[-1:, -1:], first, second)
 
 
 def _tied_complete(rows: Rows, count: Array, mass: Array) -> Moments:

@@ -87,6 +87,11 @@ class ArraySource(AbstractSource):
         """The sum of the weights."""
         return self.total_weight
 
+    def shape(self) -> tuple[int, int]:
+        """Rows, padding included, and columns."""
+        rows = sum(segment.rows.weight.size for segment in self.segments)
+        return rows, self.segments[0].rows.values.shape[-1]
+
     def fold(self, function: BlockFunction, parameters: PyTree) -> PyTree:
         """The sum of ``function(parameters, rows)`` over all blocks."""
         totals = [segment.fold(function, parameters) for segment in self.segments]

@@ -35,8 +35,8 @@ FORMATS = {
     ".ipc": "arrow",
 }
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
-_ARROW_MAGIC = b"ARROW1"
-_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
+ARROW_MAGIC = b"ARROW1"
+PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
 def file_format(path: str | Path) -> str:
@@ -134,10 +134,10 @@ def _from_binary(content: bytes, kind: str, name: str) -> pa.Table:
         table = _parquet(content) if kind == "parquet" else _arrow(content)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise ValueError(
-            f"{name} is not a readable {kind.capitalize()} table ({_first(error)}): write the file "
-            "again, or give it the ending of its format."
+            f"{name} is not a readable {kind.capitalize()} table ({first_sentence(error)}): write "
+            "the file again, or give it the ending of its format."
         ) from None
-    return table.select([c for c in table.column_names if not _PANDAS_INDEX.fullmatch(c)])
+    return table.select([c for c in table.column_names if not PANDAS_INDEX.fullmatch(c)])
 
 
 def _parquet(content: bytes) -> pa.Table:
@@ -150,11 +150,11 @@ def _parquet(content: bytes) -> pa.Table:
 def _arrow(content: bytes) -> pa.Table:
     import pyarrow as pa
 
-    opened = pa.ipc.open_file if content.startswith(_ARROW_MAGIC) else pa.ipc.open_stream
+    opened = pa.ipc.open_file if content.startswith(ARROW_MAGIC) else pa.ipc.open_stream
     return opened(pa.BufferReader(content)).read_all()
 
 
-def _first(error: Exception) -> str:
+def first_sentence(error: Exception) -> str:
     """The first sentence of another library's message."""
     return re.split(r"[.\n:]", str(error).strip())[0].lower()
 
@@ -185,11 +185,11 @@ def write_table(
     """
     kind = file_format(path)
     if str(path) == STANDARD:
-        _to_standard_output(_as_arrow(columns))
+        _to_standard_output(as_arrow(columns))
         return
     check_target(path, overwrite=overwrite)
     with written_whole(path) as stream:
-        _write(_as_arrow(columns), kind, stream)
+        _write(as_arrow(columns), kind, stream)
 
 
 def check_target(path: str | Path, *, overwrite: bool = False) -> None:
@@ -271,7 +271,8 @@ def _reason(error: OSError, what: str) -> str:
     return f"{what} cannot be written ({text.lower()}): write elsewhere, or ask for the permission."
 
 
-def _as_arrow(columns: Mapping[str, Any] | pa.Table) -> pa.Table:
+def as_arrow(columns: Mapping[str, Any] | pa.Table) -> pa.Table:
+    """Columns ``(n,)`` by name as an Arrow table; NaN and None are missing cells."""
     import pyarrow as pa
 
     if isinstance(columns, pa.Table):

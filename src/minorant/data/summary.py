@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -40,6 +41,53 @@ def summarise(
     _reject_unrepresentable(variance, minimum == maximum, names)
     total = float(len(values) if weights is None else weights.sum())
     return Summary(mean, variance, minimum, maximum, total, names)
+
+
+class Look(NamedTuple):
+    """Column statistics of some rows, which join with those of others.
+
+    ``observed`` and ``square`` are the observed weight of every column and its sum of squares about
+    the mean; ``seen`` is ``sum_i w_i``.
+    """
+
+    observed: Float[np.ndarray, " d"]
+    mean: Float[np.ndarray, " d"]
+    square: Float[np.ndarray, " d"]
+    minimum: Float[np.ndarray, " d"]
+    maximum: Float[np.ndarray, " d"]
+    seen: float
+
+    @staticmethod
+    def at(values: Float[np.ndarray, "n d"], weights: Float[np.ndarray, " n"] | None) -> Look:
+        """One look at rows in memory."""
+        minimum, maximum = _extremes(values, weights)
+        observed, total = _sums(values, weights, np.ones(values.shape[1]), None)
+        mean = total / np.where(observed > 0, observed, 1.0)
+        square = _sums(values, weights, np.ones(values.shape[1]), mean)[1]
+        seen = float(len(values) if weights is None else weights.sum())
+        return Look(observed, mean, square, minimum, maximum, seen)
+
+    def joined(self, other: Look) -> Look:
+        """These rows and others; Chan, Golub & LeVeque (1983), equation 2.1."""
+        observed = self.observed + other.observed
+        share = other.observed / np.where(observed > 0, observed, 1.0)
+        away = other.mean - self.mean
+        return Look(
+            observed,
+            self.mean + share * away,
+            self.square + other.square + self.observed * share * away * away,
+            np.fmin(self.minimum, other.minimum),
+            np.fmax(self.maximum, other.maximum),
+            self.seen + other.seen,
+        )
+
+    def summary(self, names: tuple[str, ...]) -> Summary:
+        """As :func:`summarise` has it, with its refusals."""
+        _reject_empty(self.minimum, names)
+        constant = self.minimum == self.maximum
+        variance = np.where(constant, 0.0, self.square / self.observed)
+        _reject_unrepresentable(variance, constant, names)
+        return Summary(self.mean, variance, self.minimum, self.maximum, self.seen, names)
 
 
 def _mean_and_variance(

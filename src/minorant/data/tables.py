@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,13 @@ from jaxtyping import Float, Int
 
 from minorant.data.arrays import Table
 from minorant.data.summary import all_finite
+
+Place = Callable[[int], str]  # where a row is, in words: "row 7"
+
+
+def at_row(row: int) -> str:
+    """Where a row of a table in memory is."""
+    return f"row {row}"
 
 
 class NamedMatrix(NamedTuple):
@@ -45,7 +53,7 @@ def as_table(  # noqa: PLR0913
     values, names = _matrix(data)
     # Sums depend on the order in memory in their last bit: the same rows, the same fit.
     values = np.ascontiguousarray(values)
-    _check_cells(values, names, empty_rows)
+    check_cells(values, names, empty_rows)
     n = len(values)
     table = Table(
         values,
@@ -54,7 +62,7 @@ def as_table(  # noqa: PLR0913
         as_groups(groups, n),
         as_inputs(inputs, n),
     )
-    _check_even_weights(table)
+    check_even_weights(table)
     return table, names
 
 
@@ -69,15 +77,21 @@ def as_weights(weights: Any, n: int) -> Float[np.ndarray, " n"] | None:
     array = np.asarray(weights, dtype=float)
     if array.shape != (n,):
         raise ValueError(f"weights must have one number per row, shape ({n},); got {array.shape}.")
-    bad = ~(array >= 0) | np.isinf(array)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise ValueError(
-            f"weights must be finite and not negative; row {row} has {array[row]}. Drop such rows."
-        )
+    check_weights(array)
     if not array.any():
         raise ValueError("weights are all zero: at least one row must count.")
     return array
+
+
+def check_weights(weights: Float[np.ndarray, " n"], place: Place = at_row) -> None:
+    """Raise ValueError for a negative or non-finite weight."""
+    bad = ~(weights >= 0) | np.isinf(weights)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"weights must be finite and not negative; {place(row)} has {weights[row]}. Drop such "
+            "rows."
+        )
 
 
 def as_labels(labels: Any, n: int) -> Int[np.ndarray, " n"] | None:
@@ -91,14 +105,24 @@ def as_labels(labels: Any, n: int) -> Int[np.ndarray, " n"] | None:
     array = np.asarray(labels, dtype=float)
     if array.shape != (n,):
         raise ValueError(f"labels must have one entry per row, shape ({n},); got {array.shape}.")
-    array = np.where(np.isnan(array), -1.0, array)
-    bad = (array != np.round(array)) | (array < -1)
+    return whole_labels(array)
+
+
+def whole_labels(labels: Float[np.ndarray, " n"], place: Place = at_row) -> Int[np.ndarray, " n"]:
+    """Labels as whole numbers, -1 where unknown.
+
+    Raises:
+        ValueError: for a label that is not an integer of at least -1.
+    """
+    known = np.where(np.isnan(labels), -1.0, labels)
+    bad = (known != np.round(known)) | (known < -1) | np.isinf(known)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(
-            f"labels must be whole numbers from 0, or -1 where unknown; row {row} has {array[row]}."
+            f"labels must be whole numbers from 0, or -1 where unknown; {place(row)} has "
+            f"{known[row]}."
         )
-    return array.astype(np.int64)
+    return known.astype(np.int64)
 
 
 def as_groups(groups: Any, n: int) -> Int[np.ndarray, " n"] | None:
@@ -132,18 +156,26 @@ def as_inputs(inputs: Any, n: int) -> Float[np.ndarray, "n m"] | None:
     array, names = _matrix(inputs if np.ndim(inputs) != 1 else np.asarray(inputs)[:, None])
     if len(array) != n:
         raise ValueError(f"inputs must have one row per row of data, {n}; got {len(array)}.")
-    bad = ~np.isfinite(array)
-    if bad.any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
-            f"inputs must be finite, but column {names[column]!r} holds {array[row, column]} in "
-            f"row {row}: what is conditioned on cannot be missing. Drop the row or fill the cell."
-        )
+    check_inputs(array, names)
     return np.asarray(array, dtype=float)
 
 
-def _check_even_weights(table: Table) -> None:
-    """A group counts as a whole: its rows have one weight."""
+def check_inputs(
+    inputs: Float[np.ndarray, "n m"], names: tuple[str, ...], place: Place = at_row
+) -> None:
+    """Raise ValueError for a covariate that is missing or infinite."""
+    bad = ~np.isfinite(inputs)
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"inputs must be finite, but column {names[column]!r} holds {inputs[row, column]} in "
+            f"{place(row)}: what is conditioned on cannot be missing. Drop the row or fill the "
+            "cell."
+        )
+
+
+def check_even_weights(table: Table, place: Place = at_row) -> None:
+    """Raise ValueError when rows of a group have different weights: it counts as a whole."""
     if table.groups is None or table.weights is None:
         return
     first = np.unique(table.groups, return_index=True)[1]
@@ -151,8 +183,8 @@ def _check_even_weights(table: Table) -> None:
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(
-            f"weights must be the same in all rows of a group; row {row} has {table.weights[row]}, "
-            f"its group began with {table.weights[first][table.groups][row]}."
+            f"weights must be the same in all rows of a group; {place(row)} has "
+            f"{table.weights[row]}, its group began with {table.weights[first][table.groups][row]}."
         )
 
 
@@ -202,7 +234,13 @@ def _frame(data: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.stack(columns, axis=1), names
 
 
-def _check_cells(values: np.ndarray, names: tuple[str, ...], empty_rows: bool) -> None:
+def check_cells(
+    values: Float[np.ndarray, "n d"],
+    names: tuple[str, ...],
+    empty_rows: bool,
+    place: Place = at_row,
+) -> None:
+    """Raise ValueError for infinities and, unless allowed, rows without an observed cell."""
     for start in range(0, len(values), 1 << 16):
         block = values[start : start + (1 << 16)]
         if all_finite(block):
@@ -210,12 +248,13 @@ def _check_cells(values: np.ndarray, names: tuple[str, ...], empty_rows: bool) -
         if np.isinf(block).any():
             row, column = (int(i) for i in np.argwhere(np.isinf(block))[0])
             raise ValueError(
-                f"Column {names[column]!r} holds {block[row, column]} in row {start + row}: "
+                f"Column {names[column]!r} holds {block[row, column]} in {place(start + row)}: "
                 "infinities have no density. Remove the row, or use NaN for a missing cell."
             )
         empty = np.isnan(block).all(1)
         if empty.any() and not empty_rows:
+            where = place(start + int(np.flatnonzero(empty)[0]))
             raise ValueError(
-                f"Row {start + int(np.flatnonzero(empty)[0])} has no observed cell: drop such rows "
+                f"{where[0].upper()}{where[1:]} has no observed cell: drop such rows "
                 f"({int(empty.sum())} in this block)."
             )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, cast
 
 import numpy as np
 
+from minorant.estimators import _in_chunks
 from minorant.estimators._validation import Rows, Values, as_matrix, as_weights
 from minorant.estimators.options import OPTIONS, Option
 
@@ -88,6 +89,7 @@ class Estimator:
 
     _kind: ClassVar[str | None] = None
     _accepts_missing: ClassVar[bool] = True
+    _takes_chunks: ClassVar[bool] = False
     _options: ClassVar[Mapping[str, Option]] = OPTIONS
 
     n_features_in_: int
@@ -148,13 +150,22 @@ class Estimator:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Check parameters, rows and weights, note the columns, and return (X, weights)."""
         self._validate_params()
+        _in_chunks.refuse_chunks(X, type(self).__name__)
         matrix = as_matrix(self, X, reset=True, allow_nan=self._accepts_missing, min_rows=min_rows)
         return matrix, as_weights(sample_weight, len(matrix), matrix.dtype)
 
     def _read(self, X: Rows) -> np.ndarray:
         """Return new rows as a matrix, checked against those of `fit`."""
         self._check_fitted()
+        _in_chunks.refuse_chunks(X, type(self).__name__)
         return as_matrix(self, X, reset=False, allow_nan=self._accepts_missing)
+
+    def _opened(self, X: Rows, sample_weight: Values = None) -> Any:
+        """Return rows out of memory as chunks, those of `fit`; None for a table."""
+        if not (self._takes_chunks and _in_chunks.out_of_memory(X)):
+            return None
+        self._check_fitted()
+        return _in_chunks.opened(self, X, sample_weight)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell whether `fit` ended: something is there besides the columns that it noted first."""
@@ -242,6 +253,10 @@ class Density(Estimator):
 
     def score(self, X: Rows, y: Values = None, sample_weight: Values = None) -> float:  # noqa: ARG002
         """Return the mean log density of the rows, weighted where weights are given."""
+        chunks = self._opened(X, sample_weight)
+        if chunks is not None:
+            answer = cast(Any, self)._current()
+            return _in_chunks.log_density(answer, chunks) / _in_chunks.total_weight(chunks)
         log_density = np.asarray(cast(Any, self).score_samples(X), dtype=np.float64)
         weights = as_weights(sample_weight, len(log_density))
         if weights is None:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 import numpy as np
 from jaxtyping import Float
 
+from minorant.estimators import _in_chunks
 from minorant.estimators._base import Density, Transformer
-from minorant.estimators._mixture import Given, seed_of, warning_of
-from minorant.estimators._validation import Rows, Values
+from minorant.estimators._mixture import Given, of_chunks, seed_of, warning_of
+from minorant.estimators._validation import Rows, Values, as_weights
 from minorant.estimators.options import N_INIT, NONE, OPTIONS, Interval, Option, starts_of
 
 if TYPE_CHECKING:
+    from minorant.estimators._stream import Seen
     from minorant.models import FactorAnalysis as FactorModel
     from minorant.result import Fit
 
@@ -61,7 +63,9 @@ class FactorEstimator(Transformer):
     loglike_: list[float]
     irregular_: tuple[str, ...]
     n_iter_: int
+    _seen: Seen
 
+    _takes_chunks: ClassVar[bool] = True
     score = Density.score
 
     def _model(self, d: int) -> FactorModel:
@@ -87,7 +91,9 @@ class FactorEstimator(Transformer):
         """Find the maximum of the weighted log-likelihood.
 
         Args:
-            X: (n, d) table; a missing cell is NaN, None or NA, and integrated out exactly.
+            X: (n, d) table; a missing cell is NaN, None or NA, and integrated out exactly. Or rows
+                out of memory: `minorant.chunks(...)`, or a path, folder or pattern of files, where
+                `sample_weight` is the name of a column.
             y: Ignored, as scikit-learn wants it.
             sample_weight: (n,) weights, 0 or more; an integer weight counts as that many copies.
 
@@ -97,14 +103,77 @@ class FactorEstimator(Transformer):
         Raises:
             ValueError: The rows, weights or options cannot be used; says what and where.
         """
-        rows, weights = self._begin_fit(X, sample_weight, min_rows=2)
+        vars(self).pop("_seen", None)
+        given = self._given(X, sample_weight)
+        return self._settle(given, given.rows.dtype)
+
+    def partial_fit(
+        self,
+        X: Rows,
+        y: Values = None,  # noqa: ARG002
+        sample_weight: Values = None,
+    ) -> Self:
+        """Learn from a batch of rows; exactly: the maximum is that of `fit` on all rows so far.
+
+        Complete rows are kept as their mean and covariance, rows that miss cells as they are. After
+        `fit`, which keeps no rows, the fitted covariance stands for theirs.
+
+        Args:
+            X: (n, d) rows, with the columns of the first batch; missing cells as in `fit`.
+            y: Ignored, as scikit-learn wants it.
+            sample_weight: (n,) weights, 0 or more.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ValueError: The rows, weights or options cannot be used; says what and where.
+        """
+        from minorant.estimators._stream import Seen
+
+        begun = self.__sklearn_is_fitted__()
+        if begun:
+            rows = self._read(X)
+            weights = as_weights(sample_weight, len(rows), rows.dtype)
+        else:
+            rows, weights = self._begin_fit(X, sample_weight, min_rows=2)
         given = Given(rows, weights, None).counted()
+        seen = Seen.of(given.rows, given.weights)
+        if begun:
+            seen = self._seen_before().joined(seen)
+        values, shares = seen.table()
+        self._settle(Given(values, shares, None), rows.dtype)
+        self._seen = seen
+        return self
+
+    def _seen_before(self) -> Seen:
+        """Return what is known of earlier rows."""
+        from minorant.estimators._stream import Seen
+
+        found = vars(self).get("_seen")
+        if found is not None:
+            return found
+        model: Any = self.fit_.model
+        return Seen.of_model(model.mean, model.covariance(), self.fit_.n_rows)
+
+    def _settle(self, given: Given, dtype: np.dtype) -> Self:
+        """Climb, publish, and warn of a climb that ended badly."""
         answer = self._climb(given)
-        self._publish(answer, rows.dtype)
+        self._publish(answer, dtype)
         sentence = warning_of(answer)
         if sentence:
             self._warn(sentence)
         return self
+
+    def _given(self, X: Rows, sample_weight: Values) -> Given:
+        if _in_chunks.out_of_memory(X):
+            self._validate_params()
+            return of_chunks(_in_chunks.opened(self, X, sample_weight, reset=True))
+        rows, weights = self._begin_fit(X, sample_weight, min_rows=2)
+        return Given(rows, weights, None).counted()
+
+    def _current(self) -> Fit:
+        return self.fit_
 
     def _climb(self, given: Given) -> Fit:
         from minorant._config import precision
@@ -113,7 +182,7 @@ class FactorEstimator(Transformer):
         with precision(given.rows.dtype):
             return fit(
                 self._model(given.rows.shape[1]),
-                self._named(given.rows),
+                self._named(given.rows) if given.chunks is None else given.chunks,
                 weights=given.weights,
                 tolerance=self.tol,
                 starts=starts_of(self.n_init),
@@ -129,12 +198,14 @@ class FactorEstimator(Transformer):
         names = getattr(self, "feature_names_in_", None)
         return rows if names is None else NamedMatrix(rows, tuple(map(str, names)))
 
-    def _ask(self, question: str, X: Rows, **keywords: Any) -> tuple[np.ndarray, Any]:
-        """Return the rows, and what a function of `minorant.evidence` says about them."""
+    def _ask(self, question: str, X: Rows, **keywords: Any) -> tuple[Any, Any]:
+        """Return the rows, or chunks, and what a function of `minorant.evidence` says of them."""
         from minorant import evidence
 
-        rows = self._read(X)
-        return rows, getattr(evidence, question)(self.fit_, self._named(rows), **keywords)
+        chunks = self._opened(X)
+        rows = self._read(X) if chunks is None else chunks
+        about = self._named(rows) if chunks is None else chunks
+        return rows, getattr(evidence, question)(self.fit_, about, **keywords)
 
     # Predictions
 

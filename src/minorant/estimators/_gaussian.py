@@ -75,6 +75,11 @@ def initial(estimator: Any, rows: np.ndarray, weights: np.ndarray | None) -> Par
     )
     if given.means is None or (given.weights is not None and given.covariances is not None):
         return given
+    if not len(rows):
+        raise ValueError(
+            "means_init alone is completed from the rows, which are not in memory here: give "
+            "weights_init and precisions_init beside it."
+        )
     return _completed(given, rows, weights, estimator.covariance_type)
 
 

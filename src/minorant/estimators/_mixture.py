@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 import numpy as np
 from jaxtyping import Float, Int
 
+from minorant.estimators import _in_chunks
 from minorant.estimators._base import Density
 from minorant.estimators._validation import Rows, Values, as_labels, as_weights
 
 if TYPE_CHECKING:
     from minorant.models import Mixture
+    from minorant.online import Online
     from minorant.result import Evidence, Fit, StandardErrors
     from minorant.solvers import EM
     from minorant.solvers.starts import Starts
@@ -29,11 +31,15 @@ _KINDS = {
 
 
 class Given(NamedTuple):
-    """What `fit` was given, checked: rows, weights (n,) or None, known components (n,) or None."""
+    """What `fit` was given, checked: rows, weights (n,) or None, known components (n,) or None.
+
+    Where rows are not in memory, `chunks` has all three, and `rows` is empty.
+    """
 
     rows: np.ndarray
     weights: np.ndarray | None
     labels: np.ndarray | None
+    chunks: Any = None
 
     def counted(self) -> Given:
         """Return the rows that count: a row of weight 0 is as good as absent."""
@@ -42,6 +48,11 @@ class Given(NamedTuple):
         kept = self.weights > 0
         labels = None if self.labels is None else self.labels[kept]
         return Given(self.rows[kept], self.weights[kept], labels)
+
+
+def of_chunks(chunks: Any) -> Given:
+    """Return rows out of memory as what `fit` was given."""
+    return Given(np.empty((0, len(chunks.names)), chunks.dtype), None, None, chunks)
 
 
 class MixtureEstimator(Density):
@@ -87,39 +98,52 @@ class MixtureEstimator(Density):
         y: Values = None,  # noqa: ARG002
         sample_weight: Values = None,
         labels: Values = None,
+        checkpoint: Any = None,
     ) -> Self:
         """Climb to a maximum of the weighted log-likelihood (plus log prior, where there is one).
 
         Args:
-            X: (n, d) table; a missing cell is NaN, None or NA, and integrated out exactly.
+            X: (n, d) table; a missing cell is NaN, None or NA, and integrated out exactly. A
+                `GaussianMixture` also takes `minorant.chunks(...)`, or a path, folder or pattern of
+                files, where `sample_weight` and `labels` are names of columns.
             y: Ignored, as scikit-learn wants it.
             sample_weight: (n,) weights, 0 or more; an integer weight counts as that many copies.
             labels: (n,) known components 0 .. k - 1, or -1, NaN, None where unknown.
+            checkpoint: A directory, or a `minorant.Checkpoint`: the climb is kept there, and goes
+                on from there when the same fit is called again after an interrupt or a crash.
 
         Returns:
             The estimator itself.
 
         Raises:
             ValueError: The rows, weights, labels or options cannot be used; says what and where.
+            OSError: The checkpoint cannot be read or written.
         """
-        rows, weights = self._begin(X, sample_weight)
-        known = as_labels(labels, len(rows), self.n_components, "labels")
-        given = Given(rows, weights, known).counted()
-        answer = self._climb(given)
+        vars(self).pop("_stream", None)
+        given = self._given(X, sample_weight, labels)
+        answer = self._climb(given, checkpoint)
         self._publish(answer, given)
         sentence = warning_of(answer)
         if sentence:
             self._warn(sentence)
         return self
 
-    def _climb(self, given: Given) -> Fit:
+    def _given(self, X: Rows, sample_weight: Values, labels: Values) -> Given:
+        if self._takes_chunks and _in_chunks.out_of_memory(X):
+            self._validate_params()
+            return of_chunks(_in_chunks.opened(self, X, sample_weight, labels, reset=True))
+        rows, weights = self._begin(X, sample_weight)
+        known = as_labels(labels, len(rows), self.n_components, "labels")
+        return Given(rows, weights, known).counted()
+
+    def _climb(self, given: Given, checkpoint: Any) -> Fit:
         from minorant._config import precision
         from minorant.fitting import fit
 
         with precision(given.rows.dtype):
             return fit(
                 self._model(given),
-                self._named(given.rows),
+                self._named(given.rows) if given.chunks is None else given.chunks,
                 weights=given.weights,
                 labels=given.labels,
                 fixed=self._held(),
@@ -129,6 +153,7 @@ class MixtureEstimator(Density):
                 max_steps=max(self.max_iter, 1),
                 random_state=seed_of(self.random_state),
                 progress=bool(self.verbose),
+                checkpoint=checkpoint,
             )
 
     def _named(self, rows: np.ndarray) -> Any:
@@ -187,19 +212,27 @@ class MixtureEstimator(Density):
         about = self._named(about) if isinstance(about, np.ndarray) else about
         return getattr(evidence, question)(self._current(), about, *arguments, **keywords)
 
+    def _about(self, X: Rows, sample_weight: Values = None) -> Any:
+        """Return what `minorant.evidence` is asked about: rows, or chunks with their weights."""
+        chunks = self._opened(X, sample_weight)
+        return self._rows(X) if chunks is None else chunks
+
     def score_samples(self, X: Rows) -> Float[np.ndarray, " n"]:
         """Return ``log p(x)`` of every row, in nats, missing cells integrated out."""
-        rows = self._rows(X)
+        rows = self._about(X)
         return np.asarray(self._ask("log_evidence", rows), dtype=rows.dtype)
 
     def predict_proba(self, X: Rows) -> Float[np.ndarray, "n k"]:
         """Return ``p(z = k | x)`` of every row."""
-        rows = self._rows(X)
+        rows = self._about(X)
         log_probability = np.asarray(self._ask("posterior", rows).log_probability)
         return np.exp(log_probability.T).astype(rows.dtype)
 
     def predict(self, X: Rows) -> Int[np.ndarray, " n"]:
         """Return the most probable component of every row."""
+        chunks = self._opened(X)
+        if chunks is not None:
+            return self._ask("labels", chunks)
         return np.argmax(self.predict_proba(X), axis=1)
 
     def _drawn(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -217,17 +250,61 @@ class MixtureEstimator(Density):
 class LikelihoodEstimator(MixtureEstimator):
     """A mixture estimator whose parameters have values: adds their errors and the criteria."""
 
+    _stream: Online
+
+    def partial_fit(
+        self,
+        X: Rows,
+        y: Values = None,  # noqa: ARG002
+        sample_weight: Values = None,
+        labels: Values = None,
+    ) -> Self:
+        """Learn from a batch of rows by online EM, and keep none of them; see `minorant.Online`.
+
+        The first batch is fitted as by `fit`. After `fit` draws from the fitted model stand for its
+        rows. Estimates near those of all rows at once, but are not equal to them; `lower_bound_` is
+        estimated from rows scored before they were learned from, and `n_iter_` counts batches.
+
+        Args:
+            X: (n, d) rows, with the columns of the first batch; missing cells as in `fit`.
+            y: Ignored, as scikit-learn wants it.
+            sample_weight: (n,) weights, 0 or more.
+            labels: (n,) known components 0 .. k - 1, or -1, NaN, None where unknown.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ValueError: The rows, weights, labels or options cannot be used; says what and where.
+        """
+        from minorant._config import precision
+        from minorant.estimators._stream import stream_of
+
+        begun = self.__sklearn_is_fitted__()
+        if begun:
+            rows = self._rows(X)
+            weights = as_weights(sample_weight, len(rows), rows.dtype)
+        else:
+            rows, weights = self._begin(X, sample_weight)
+        known = as_labels(labels, len(rows), self.n_components, "labels")
+        given = Given(rows, weights, known).counted()
+        stream = stream_of(self, None if begun else self._model(given))
+        with precision(given.rows.dtype):
+            stream.partial_fit(self._named(given.rows), weights=given.weights, labels=given.labels)
+        self._publish(stream.answer(), given)
+        self._stream, self.n_iter_ = stream, self.fit_.acceleration.steps
+        return self
+
     def evidence(self, X: Rows, posterior: Any = None, sample_weight: Values = None) -> Evidence:
         """Return ``lower <= log p(X) <= upper`` as numbers; see `minorant.evidence.evidence`.
 
         Args:
-            X: (n, d) rows.
+            X: (n, d) rows; or rows out of memory, as in `fit`.
             posterior: any q over components, ``minorant.posteriors.Categorical``; None: the exact
                 posterior, whose gap is 0.
-            sample_weight: (n,) row weights.
+            sample_weight: (n,) row weights; of files the name of their column.
         """
-        rows = self._rows(X)
-        weights = as_weights(sample_weight, len(rows))
+        rows, weights = self._weighed(X, sample_weight)
         return self._ask("evidence", rows, posterior, weights=weights)
 
     def standard_errors(
@@ -240,8 +317,7 @@ class LikelihoodEstimator(MixtureEstimator):
             sample_weight: (n,) the weights that were given.
             robust: The sandwich, which does not trust the model's form.
         """
-        rows = self._rows(X)
-        weights = as_weights(sample_weight, len(rows))
+        rows, weights = self._weighed(X, sample_weight)
         return self._ask("standard_errors", rows, weights=weights, robust=robust)
 
     def summary(self, X: Rows, sample_weight: Values = None, robust: bool = False) -> str:
@@ -251,25 +327,32 @@ class LikelihoodEstimator(MixtureEstimator):
 
     def bic(self, X: Rows, sample_weight: Values = None) -> float:
         """Return ``-2 log p(X) + p log n``, n the sum of weights; smaller is better."""
-        rows = self._rows(X)
-        total = _total(sample_weight, len(rows))
+        total = self._total(X, sample_weight)
         return self._deviance(X, sample_weight, total) + self._current().n_parameters * np.log(
             total
         )
 
     def aic(self, X: Rows, sample_weight: Values = None) -> float:
         """Return ``-2 log p(X) + 2 p``; smaller is better."""
-        rows = self._rows(X)
-        total = _total(sample_weight, len(rows))
+        total = self._total(X, sample_weight)
         return self._deviance(X, sample_weight, total) + 2.0 * self._current().n_parameters
+
+    def _weighed(self, X: Rows, sample_weight: Values) -> tuple[Any, np.ndarray | None]:
+        """Return rows and their weights; of rows out of memory chunks, which have theirs."""
+        rows = self._about(X, sample_weight)
+        if isinstance(rows, np.ndarray):
+            return rows, as_weights(sample_weight, len(rows))
+        return rows, None
+
+    def _total(self, X: Rows, sample_weight: Values) -> float:
+        """Return the sum of the weights."""
+        rows, weights = self._weighed(X, sample_weight)
+        if not isinstance(rows, np.ndarray):
+            return _in_chunks.total_weight(rows)
+        return float(len(rows) if weights is None else weights.sum())
 
     def _deviance(self, X: Rows, sample_weight: Values, total: float) -> float:
         return -2.0 * total * self.score(X, sample_weight=sample_weight)
-
-
-def _total(sample_weight: Values, n: int) -> float:
-    weights = as_weights(sample_weight, n)
-    return float(n if weights is None else weights.sum())
 
 
 def seed_of(random_state: Any) -> int | None:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from minorant.estimators import _validation
+from minorant.estimators._in_chunks import refuse_chunks
 from minorant.estimators._mixture import Given, LikelihoodEstimator
 from minorant.estimators._validation import Rows, Values, as_matrix, as_weights
 
@@ -66,6 +67,7 @@ class TableEstimator(LikelihoodEstimator):
 
     def _cells(self, X: Rows, reset: bool) -> Cells:
         """Return X in a form whose columns can be read, its shape and names checked."""
+        refuse_chunks(X, type(self).__name__)
         _validation._refuse_sparse(X)
         if isinstance(X, Mapping):
             return self._checked(X, np.asarray(list(map(str, X)), dtype=object), reset)

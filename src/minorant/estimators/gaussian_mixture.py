@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -92,6 +92,8 @@ class GaussianMixture(LikelihoodEstimator):
     covariances_: Float[np.ndarray, "..."]
     precisions_: Float[np.ndarray, "..."]
     precisions_cholesky_: Float[np.ndarray, "..."]
+
+    _takes_chunks: ClassVar[bool] = True
 
     def __init__(  # noqa: PLR0913
         self,
@@ -212,7 +214,7 @@ class GaussianMixture(LikelihoodEstimator):
 
     def impute(self, X: Rows) -> Float[np.ndarray, "n d"]:
         """Return the rows with ``E[x | x_observed]`` in their missing cells."""
-        rows = self._rows(X)
+        rows = self._about(X)
         return np.asarray(self._ask("impute", rows), dtype=rows.dtype)
 
 

@@ -82,7 +82,7 @@ class LatentClassAnalysis(TableEstimator):
         weights_: (k,) class sizes.
         class_profiles_: `ClassProfiles`, the probabilities of every category in every class.
         entropy_r2_: how well rows are told apart, ``1 - sum_i H_i / (n log k)``; 1 is perfectly.
-        goodness_of_fit_: `GoodnessOfFit`; None with missing cells or known labels.
+        goodness_of_fit_: `GoodnessOfFit`; None with missing cells, known labels or `partial_fit`.
         columns_: names and labels of the columns.
         converged_, n_iter_, lower_bound_, lower_bounds_, fit_: as in `GaussianMixture`.
 
@@ -153,7 +153,8 @@ class LatentClassAnalysis(TableEstimator):
         component: Any = answer.model.component
         self.class_profiles_ = _profiles(self._columns, component.probabilities.T)
         self.entropy_r2_ = entropy_r2(probability, given.weights)
-        self.goodness_of_fit_ = goodness_of_fit(given, answer)
+        streamed = answer.outcome.name == "STREAMED"  # then these rows are the last batch alone
+        self.goodness_of_fit_ = None if streamed else goodness_of_fit(given, answer)
         super()._publish(answer, given)
 
 

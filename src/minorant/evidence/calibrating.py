@@ -20,10 +20,12 @@ import numpy as np
 from jaxtyping import Float
 
 from minorant import _config
+from minorant.evidence.clock import Clock
 from minorant.evidence.course import Course
 from minorant.evidence.schedule import first_length, resting, tuned
 from minorant.result import Estimate
 
+_CHAINS = 512
 _TUNING, _MOVES, _TRAVEL = 6, 4, 50.0
 _MEAN, _LOG_SD = 0.1, 0.075
 _WIDE = 3.5
@@ -111,8 +113,8 @@ def calibration(fit: Any, seed: int = 0) -> Calibration:
     _config.enable_compilation_cache()
     began = time.perf_counter()
     with _config.precision(np.dtype(np.float64)), _config.one_blas_thread():
-        course = Course.along(fit.target, fit.posterior.member, seed, np.inf, began)
-        start = course.places(course.drawn(0, course.chains).points[: course.chains])
+        course = Course.along(fit.target, fit.posterior.member, seed, Clock(np.inf), _CHAINS)
+        start = course.starts()
         end = _walked(course, start)
     before, after = (_numbers(fit, course.points(places)) for places in (start, end))
     rows = tuple(_row(name, before[name], after[name]) for name in before)
@@ -125,7 +127,7 @@ def _walked(course: Course, start: np.ndarray) -> np.ndarray:
     length, tried = first_length(p), start
     for _ in range(_TUNING):
         passed = run(tried, resting(length, _MOVES))
-        tried, length = passed.places, tuned(length, passed.accepted[:_MOVES].mean())
+        tried, length = passed, tuned(length, passed.accepted[:_MOVES].mean())
     # As many leapfrog steps as p^(1/4) asks for, and a move takes about 1.5 / length of them.
     moves = int(np.clip(_TRAVEL * p**0.25 * length / 1.5, 8, 200))
     return run(start, resting(length, moves)).places

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,8 +14,9 @@ from jaxtyping import Float
 
 from minorant import _config
 from minorant._types import Array, PyTree, Rows
-from minorant.data.arrays import ArraySource, Layout, bucket
-from minorant.evidence.scoring import checked
+from minorant.data.arrays import ArraySource, Layout, Table, bucket
+from minorant.evidence.in_chunks import joined
+from minorant.evidence.scoring import each_checked
 from minorant.preparation import blocks
 from minorant.result import Fit
 
@@ -35,7 +38,8 @@ def impute(
 
     Args:
         fit: what ``minorant.fit`` returned.
-        X: (n, d) table with the fit's columns; NaN where a cell is missing.
+        X: (n, d) table with the fit's columns; NaN where a cell is missing. Or rows out of memory,
+            as in :func:`posterior`; what is returned is in memory.
         draw: fill with a draw from ``p(x | x_o)`` instead of its mean. Means make the table less
             spread than the data are; use draws (several, for multiple imputation) before
             computing variances or correlations.
@@ -63,7 +67,13 @@ def impute(
     name = "imputed_sample" if draw else "imputed"
     if not hasattr(fit.standardised, name):
         raise TypeError(f"{type(fit.standardised).__name__} cannot fill cells: it has no {name}.")
-    table = checked(fit, X, None, groups, inputs)
+    tables = each_checked(fit, X, None, groups, inputs)
+    seeds = _seeds(random_state) if draw else itertools.repeat(None)
+    return joined([_completed(fit, table, seed) for table, seed in zip(tables, seeds)])  # noqa: B905
+
+
+def _completed(fit: Fit, table: Table, seed: np.ndarray | None) -> Float[np.ndarray, "n d"]:
+    """The table filled, with a draw where there is a seed."""
     filled = np.array(table.values, dtype=float)
     missing = np.isnan(filled)
     incomplete = missing.any(1)
@@ -75,7 +85,7 @@ def impute(
     source, layout = blocks(
         fit.standardised, part, fit.units, np.dtype(fit.dtype), block_rows=_BLOCK_ROWS
     )
-    answers = _in_data_units(fit, _filled(fit, source, layout, draw, random_state))
+    answers = _in_data_units(fit, _filled(fit, source, layout, seed))
     filled[missing] = answers[missing[incomplete]]
     return filled
 
@@ -115,15 +125,13 @@ def sample(fit: Fit, n: int, random_state: Any = 0) -> tuple[Float[np.ndarray, "
     return _in_data_units(fit, rows[:n]), components
 
 
-def _filled(
-    fit: Fit, source: ArraySource, layout: Layout, draw: bool, random_state: Any
-) -> np.ndarray:
+def _filled(fit: Fit, source: ArraySource, layout: Layout, seed: np.ndarray | None) -> np.ndarray:
     _config.enable_compilation_cache()
     with _config.precision(np.dtype(fit.dtype)):
-        if draw:
-            results = _imputed_draw(fit.standardised, source, _seed(random_state))
-        else:
+        if seed is None:
             results = _imputed(fit.standardised, source)
+        else:
+            results = _imputed_draw(fit.standardised, source, seed)
         return layout.restore(jax.device_get(results))
 
 
@@ -139,6 +147,14 @@ def _count(n: Any) -> int:
     if count < 1:
         raise ValueError(f"n must be a whole number of at least 1; got {n!r}.")
     return count
+
+
+def _seeds(random_state: Any) -> Iterator[np.ndarray]:
+    """A seed for every chunk; the first is that of a table in memory."""
+    first = _seed(random_state)
+    yield first
+    for chunk in itertools.count(1):
+        yield np.random.SeedSequence([int(first), chunk]).generate_state(1)[0]
 
 
 def _seed(random_state: Any) -> np.ndarray:

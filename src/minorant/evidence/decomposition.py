@@ -9,7 +9,8 @@ log p from the model. What the identity is off by is then a check on the numeric
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,8 @@ from jaxtyping import Float
 from minorant._types import Array, PyTree, Rows
 from minorant.bounds import Elbo
 from minorant.data.arrays import ArraySource, Layout
-from minorant.evidence.scoring import Scored, arranged, mapped, rows_log_evidence
+from minorant.evidence.in_chunks import joined
+from minorant.evidence.scoring import Scored, arranged, each_scored, mapped, rows_log_evidence
 from minorant.models.base import (
     AbstractDiscreteModel,
     AbstractIntegratedModel,
@@ -54,6 +56,7 @@ def evidence(  # noqa: PLR0913
     accuracy: float = 0.05,
     seed: int = 0,
     seconds: float = 60.0,
+    rows: bool = True,
 ) -> Evidence:
     r"""The evidence log p(X), and the gap that a posterior q leaves below it.
 
@@ -61,7 +64,9 @@ def evidence(  # noqa: PLR0913
 
     Args:
         fit: what ``minorant.fit`` returned.
-        X: (n, d) table with the fit's columns; NaN where a cell is missing.
+        X: (n, d) table with the fit's columns; NaN where a cell is missing. Where the posterior is
+            exact or a rule's, also rows out of memory: ``minorant.chunks(...)``, a memory map, or a
+            path or pattern of files, where weights, groups and inputs name columns.
         posterior: None for the exact posterior, with which the bound is an equality; or any q over
             the components, a :class:`Categorical` (k, n) or probabilities (n, k).
         weights: (n,) row weights in the totals; None for ones. The ``rows_`` arrays are unweighted.
@@ -73,6 +78,8 @@ def evidence(  # noqa: PLR0913
         accuracy: with ``upper``, the mean width of a row's bracket at which to stop, in nats.
         seed: with ``upper``, of its random numbers.
         seconds: with ``upper``, wall time after which no further try is begun.
+        rows: False for the totals alone, the ``rows_`` arrays empty: chunks are then summed in
+            memory that does not grow with their number.
 
     Returns:
         The bracket with verdict, in nats. ``gap`` is the weighted sum of each row's KL, which is
@@ -95,6 +102,10 @@ def evidence(  # noqa: PLR0913
     Neal & Hinton (1998), "A view of the EM algorithm that justifies incremental, sparse, and other
     variants", equation 8.
     """
+    if posterior is None and _is_sum(fit, upper):
+        return _summed(fit, each_scored(fit, X, weights, groups, inputs), rows)
+    if not rows:
+        raise ValueError("rows=False is for an exact posterior or a rule's: leave it out here.")
     scored = arranged(fit, X, weights, groups, inputs)
     if fit.model.integrates_parameters():
         _refuse_posterior(posterior)
@@ -105,10 +116,6 @@ def evidence(  # noqa: PLR0913
         return _annealed(fit, scored, accuracy, seed, seconds)
     if posterior is None and fit.model.is_bounded():
         return importlib.import_module("minorant.evidence.importance").bounded_evidence(fit, scored)
-    if posterior is None and not fit.model.is_exact():
-        return _integrated(fit, scored)
-    if posterior is None:
-        return _exact(rows_log_evidence(fit, scored), scored.table.weights)
     if not isinstance(fit.model, AbstractDiscreteModel) or fit.model.is_grouped():
         raise TypeError(
             f"log p = L + KL for a q of your own is computed for models of independent rows with a "
@@ -151,39 +158,78 @@ def _refuse_posterior(posterior: Any) -> None:
         )
 
 
-def _exact(rows: Float[np.ndarray, " n"], weights: np.ndarray | None) -> Evidence:
-    total, nothing = _total(rows, weights), np.zeros_like(rows)
-    bad = np.flatnonzero(~np.isfinite(rows))
-    verdict = _EXACT if len(bad) == 0 else _not_finite(bad)
-    return Evidence(total, total, total, 0.0, 0.0, rows, rows, rows, nothing, None, verdict)
+def _is_sum(fit: Fit, upper: bool) -> bool:
+    """Whether the evidence is a sum of what each row gives: log p(x) itself, or by a rule."""
+    model = fit.model
+    if model.integrates_parameters():
+        return False
+    return model.is_exact() or not (upper or model.is_bounded())
 
 
-def _integrated(fit: Fit, scored: Scored) -> Evidence:
-    """The evidence by a rule and by its double; what changes is the error of the rule."""
-    coarse = rows_log_evidence(fit, scored)
+class _Told(NamedTuple):
+    """``log p(x)`` of some rows, and the error of the rule; totals by weight."""
+
+    estimate: Float[np.ndarray, " n"]
+    error: Float[np.ndarray, " n"]
+    total: float
+    total_error: float
+
+
+def _told(fit: Fit, scored: Scored) -> _Told:
+    rows, weights = rows_log_evidence(fit, scored), scored.table.weights
+    if fit.model.is_exact():
+        return _Told(rows, np.zeros_like(rows), _total(rows, weights), 0.0)
     finer = fit._replace(standardised=fit.standardised.refined())
     fine = rows_log_evidence(finer, scored)
-    error = np.abs(fine - coarse)
-    weights = scored.table.weights
-    totals = [_total(rows, weights) for rows in (fine - error, fine, fine + error)]
-    bad = np.flatnonzero(~np.isfinite(fine))
-    moved = f"{error.max():.1e} nats in a row, {_total(error, weights):.1e} in all"
-    verdict = (
-        "log p(x) is integrated by quadrature: an estimate, whose ends are no bounds. Doubling the "
-        f"rule moves it by at most {moved}. {_QUADRATURE[bool(error.max() > _SMALL_ERROR)]}"
-    )
+    error = np.abs(fine - rows)
+    return _Told(fine, error, _total(fine, weights), _total(error, weights))
+
+
+def _summed(fit: Fit, tables: Iterator[Scored], keep: bool) -> Evidence:
+    """The evidence of all tables; of a rule by its double, what changes is the rule's error."""
+    total, total_error, worst, bad, first = 0.0, 0.0, 0.0, np.empty(0, np.int64), 0
+    kept: list[_Told] = []
+    for scored in tables:
+        told = _told(fit, scored)
+        total, total_error = total + told.total, total_error + told.total_error
+        worst = np.maximum(worst, told.error.max())
+        if len(bad) <= _SHOWN:
+            bad = np.append(bad, first + np.flatnonzero(~np.isfinite(told.estimate)))
+        first += len(told.estimate)
+        kept += [told] if keep else []
+    lower, estimate, upper, gap = _rows_of(kept, fit.model.is_exact())
+    verdict = _EXACT if fit.model.is_exact() else _moved(float(worst), total_error)
     return Evidence(
-        lower=totals[0],
-        estimate=totals[1],
-        upper=totals[2],
-        gap=totals[2] - totals[0],
+        lower=total - total_error,
+        estimate=total,
+        upper=total + total_error,
+        gap=2 * total_error,
         standard_error=0.0,
-        rows_lower=fine - error,
-        rows_estimate=fine,
-        rows_upper=fine + error,
-        rows_gap=2 * error,
+        rows_lower=lower,
+        rows_estimate=estimate,
+        rows_upper=upper,
+        rows_gap=gap,
         reliability=None,
         verdict=_not_finite(bad) if len(bad) else verdict,
+    )
+
+
+def _rows_of(kept: list[_Told], exact: bool) -> tuple[np.ndarray, ...]:
+    """Ends, estimate and gap of every row; what is equal is held in memory once."""
+    if not kept:
+        return (np.empty(0),) * 4
+    estimate = joined([told.estimate for told in kept])
+    if exact:
+        return estimate, estimate, estimate, np.zeros_like(estimate)
+    error = joined([told.error for told in kept])
+    return estimate - error, estimate, estimate + error, 2 * error
+
+
+def _moved(worst: float, total: float) -> str:
+    return (
+        "log p(x) is integrated by quadrature: an estimate, whose ends are no bounds. Doubling the "
+        f"rule moves it by at most {worst:.1e} nats in a row, {total:.1e} in all. "
+        f"{_QUADRATURE[worst > _SMALL_ERROR]}"
     )
 
 

@@ -40,10 +40,10 @@ class Ends(NamedTuple):
     log_q: Float[Array, "*c"]
     slope_q: Float[Array, "*c p"]
 
-    @property
-    def log_ratio(self) -> Float[Array, "*c"]:
-        """``log p - log q``; -inf where p is 0."""
-        return jnp.where(self.log_p > -jnp.inf, self.log_p - self.log_q, -jnp.inf)
+
+def ratio(numpy: Any, ends: Ends) -> Any:
+    """``log p - log q``, on the host or in a program; -inf where p is 0."""
+    return numpy.where(ends.log_p > -np.inf, ends.log_p - ends.log_q, -np.inf)
 
 
 class Schedule(NamedTuple):
@@ -67,15 +67,29 @@ class Schedule(NamedTuple):
 class Passed(NamedTuple):
     """Chains after a pass: where they are, what they weigh, and how often moves were accepted.
 
-    Arrays of JAX inside a program, of NumPy on the host: places (*c, p), the three logarithms (*c),
-    accepted (t,) or (t, n).
+    Arrays of JAX inside a program, of NumPy on the host: places (*c, p), log weights (*c), what the
+    densities are there, accepted (t,) or (t, n).
     """
 
     places: Any
     log_weight: Any
-    log_p: Any
-    log_ratio: Any
+    ends: Ends
     accepted: Any
+
+    @property
+    def log_p(self) -> Any:
+        """Log p where the chains are."""
+        return self.ends.log_p
+
+    @property
+    def log_ratio(self) -> Any:
+        """``log p - log q`` where the chains are."""
+        return ratio(np, self.ends)
+
+    def picked(self, index: Any) -> Passed:
+        """Those chains, nothing weighed."""
+        ends = Ends(*(part[index] for part in self.ends))
+        return self._replace(places=self.places[index], ends=ends)
 
 
 class AbstractPath(eqx.Module):
@@ -144,27 +158,40 @@ def annealed(inverse: Array, ends: Ends) -> tuple[Float[Array, "*c"], Float[Arra
     return log_density, inverse * ends.slope_p + (1.0 - inverse) * ends.slope_q
 
 
-def passes(
-    path: AbstractPath, places: Float[Array, "*c p"], schedule: Schedule, seeds: Array
+def passes(  # noqa: PLR0913
+    path: AbstractPath, chains: Passed, schedule: Schedule, seeds: Array, first: Any, fresh: Any
 ) -> Passed:
-    """Weigh and move all chains, temperature after temperature."""
+    """Weigh and move all chains, temperature after temperature.
+
+    A pass may be cut into pieces, ``first`` being where one begins: what is drawn depends on the
+    number of the temperature alone. What p and q are where chains begin is worked out if ``fresh``.
+    """
     key = jax.random.fold_in(jax.random.key(seeds[0]), seeds[1])
-    ends = path.ends(places)
-    empty = jnp.zeros_like(ends.log_p)
-    accepted: Any = jnp.zeros(jnp.shape(schedule.length), empty.dtype)
+    ends = jax.lax.cond(fresh, lambda v: path.ends(v), lambda _: chains.ends, chains.places)
 
     def at(i: Array, state: tuple[Any, ...]) -> tuple[Any, ...]:
         places, ends, log_weight, accepted = state
         power = jnp.asarray(schedule.weight)[i]
-        log_weight += jnp.where(power > 0, power * ends.log_ratio, 0.0)
+        log_weight += jnp.where(power > 0, power * ratio(jnp, ends), 0.0)
         inverse, length, leaps = (jnp.asarray(part)[i] for part in schedule[1:4])
         own = jax.random.fold_in(key, i)
         places, ends, share = moved(path, places, ends, inverse, length, leaps, own)
         return places, ends, log_weight, accepted.at[i].set(share)
 
-    begin = (jnp.asarray(places), ends, empty, accepted)
-    places, ends, log_weight, accepted = jax.lax.fori_loop(0, schedule.count, at, begin)
-    return Passed(places, log_weight, ends.log_p, ends.log_ratio, accepted)
+    begin = (chains.places, ends, chains.log_weight, chains.accepted)
+    begin = jax.tree.map(jnp.asarray, begin)
+    places, ends, log_weight, accepted = jax.lax.fori_loop(first, schedule.count, at, begin)
+    return Passed(places, log_weight, ends, accepted)
+
+
+def begun(start: Any, schedule: Schedule) -> tuple[Passed, np.bool_]:
+    """Chains at the beginning of a pass, and whether p and q are not known there yet."""
+    places = start.places if isinstance(start, Passed) else np.asarray(start)
+    nothing, accepted = np.zeros(places.shape[:-1]), np.zeros(np.shape(schedule.length))
+    if isinstance(start, Passed):
+        return Passed(places, nothing, start.ends, accepted), np.bool_(False)
+    unknown = Ends(nothing, np.zeros(places.shape), nothing, np.zeros(places.shape))
+    return Passed(places, nothing, unknown, accepted), np.bool_(True)
 
 
 def moved(  # noqa: PLR0913
@@ -237,4 +264,10 @@ def gaussian(places: Array, scale: Array) -> tuple[Array, Array]:
     return -0.5 * square - constant, -places * precision[..., None]
 
 
-anneal = _config.small_jit(passes)
+piece = _config.small_jit(passes)
+
+
+def anneal(path: AbstractPath, start: Any, schedule: Schedule, seeds: Any) -> Passed:
+    """A whole pass at once, from places or from where another pass has ended."""
+    chains, fresh = begun(start, schedule)
+    return piece(path, chains, schedule, seeds, np.int32(0), fresh)

@@ -19,6 +19,7 @@ from minorant.posteriors.members import AbstractMember, FullRank
 
 SCALES = (3.0, 10.0)
 _MARGIN = 3.0
+_FEW, _MANY = 64, 3
 FEWEST = 2
 _MOST = 8
 _FIRST = 1e-3
@@ -93,14 +94,18 @@ def wide_inverse() -> Float[np.ndarray, " t"]:
 def unexplained(
     own: Float[np.ndarray, "s c"], far: Float[np.ndarray, " c"], fewest: int = FEWEST
 ) -> Bool[np.ndarray, " c"]:
-    """Far chains whose log p - log q lies above all that chains from q ever had.
+    """Far chains whose log p - log q lies above nearly all that chains from q ever had.
 
     Chains in a tail of q lie there too, but chains from q visit the same tails; so one alone, or
-    fewer than ``fewest``, says nothing.
+    fewer than ``fewest``, says nothing. And one chain from q may itself have come to a mode that q
+    lacks: the highest few of these count only as far as far chains are many more.
     """
-    top = own[np.isfinite(own)].max(initial=-np.inf)
+    tops = np.sort(np.where(np.isfinite(own), own, -np.inf).max(0))
+    few = max(len(tops) // _FEW, 1)
+    top = tops[-1 - few] if len(tops) > few else -np.inf
     astray = far > top + _MARGIN
-    return astray if astray.sum() >= fewest else np.zeros_like(astray)
+    enough = astray.sum() >= fewest + _MANY * (tops > top + _MARGIN).sum()
+    return astray if enough else np.zeros_like(astray)
 
 
 def clusters(

@@ -7,79 +7,42 @@ and their errors as those of independent numbers. See :mod:`minorant.evidence.an
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from minorant import _config, _factors
+from minorant import _config
 from minorant._pareto import averaged, smoothed
-from minorant._types import Array, Rows
-from minorant.evidence.amortisation import is_amortised
-from minorant.evidence.bracket import WIDE, bridged_rows, nested_rhat
-from minorant.evidence.course import BELOW, MOST_LOST
-from minorant.evidence.kernels import AbstractPath, Ends, gaussian, sound
-from minorant.evidence.modes import unexplained, wide_inverse, wide_scales
-from minorant.evidence.schedule import (
-    Plan,
-    Runner,
-    first_length,
-    next_power,
-    padded,
-    resampled,
-    tuned,
+from minorant._types import Rows
+from minorant.evidence.amortisation import (
+    amortised_log_weights,
+    is_amortised,
+    split_of,
+    split_sentence,
 )
+from minorant.evidence.bracket import WIDE, bridged_rows
+from minorant.evidence.clock import Clock, Ended
+from minorant.evidence.kernels import Passed
+from minorant.evidence.row_paths import places_of
+from minorant.evidence.row_settling import CHAINS, Block, RowsSettled, rested, settle
+from minorant.evidence.schedule import Plan, Runner
 from minorant.evidence.scoring import Scored
 from minorant.result import Estimate, Evidence, Fit
 
-_CHAINS = 128
-_MOVES = 8
-_SNAPSHOTS = 4
-_TUNING = 4
-_MOST_STAGES = 60
 _DOUBTFUL = 1.1
-_FEWEST = 5
 _SHOWN = 5
 _MOST_BATCHES = 16
-
-
-class RowsPath(AbstractPath):
-    """From every row's Gaussian, or one ``scale`` times as wide, to its posterior.
-
-    Attributes:
-        model: with the prior and the likelihood.
-        rows: a block of n.
-        mean: (n, l), in free coordinates.
-        factor: (n, l, l).
-        scale: (c,), of each chain.
-    """
-
-    model: Any
-    rows: Rows
-    mean: Float[Array, "n l"]
-    factor: Float[Array, "n l l"]
-    scale: Float[Array, " c"]
-
-    def ends(self, places: Float[Array, "c n l"]) -> Ends:
-        """Of the joint density and of the Gaussian."""
-        points = self.mean + jnp.einsum("nij,cnj->cni", self.factor, places)
-        log_joint, back = jax.vjp(self.model.log_joint_of(self.rows), points)
-        (slope,) = back(jnp.ones_like(log_joint))
-        log_volume = jnp.log(jnp.abs(jnp.diagonal(self.factor, axis1=-2, axis2=-1))).sum(-1)
-        slope = jnp.einsum("nij,cni->cnj", self.factor, slope)
-        log_q, slope_q = gaussian(places, self.scale[:, None])
-        return sound(Ends(log_joint + log_volume, slope, log_q, slope_q))
-
-    def width(self, inverse: Array) -> Array:
-        """Between the Gaussian's and one, by precisions."""
-        return (1.0 / jnp.sqrt(inverse + (1.0 - inverse) / self.scale**2))[:, None]
+_GRACE = 5.0
+_SPLIT_DRAWS = 1000
 
 
 class RowsFound(NamedTuple):
-    """What annealing says of each row of a block, every array (n,)."""
+    """What annealing says of each row of a block, every array (n,).
+
+    Where time was over before chains had come to the posterior, ``reverse`` is infinite.
+    """
 
     bound: np.ndarray
     forward: np.ndarray
@@ -91,6 +54,7 @@ class RowsFound(NamedTuple):
     r_hat: np.ndarray
     astray: np.ndarray
     k_hat: np.ndarray
+    missed: np.ndarray
 
 
 def annealed_evidence(
@@ -103,14 +67,26 @@ def annealed_evidence(
         scored: the table.
         accuracy: mean width of a row's bracket at which to stop, in nats.
         seed: of all random numbers.
-        seconds: wall time after which no further try is begun.
+        seconds: wall time, looked at between pieces of work.
 
     Returns:
         ``lower`` and ``upper`` of totals are 95% limits; ``rows_lower`` and ``rows_upper`` as well,
         row by row.
     """
-    found = annealed_rows(fit.standardised, scored, accuracy, seed, seconds)
-    return told(found, scored, accuracy)
+    clock = Clock(seconds)
+    found = annealed_rows(fit.standardised, scored, accuracy, seed, clock)
+    if not is_amortised(fit.standardised):
+        return told(found, scored, accuracy, clock)
+    # The bound is the encoder's; chains come from each row's own best Gaussian.
+    both = amortised_log_weights(fit, scored, seed, _SPLIT_DRAWS)
+    encoded, refined = (part.astype(float) for part in both)
+    record = told(found._replace(bound=encoded.mean(1)), scored, accuracy, clock)
+    weights = scored.table.weights
+    weight = np.ones(len(encoded)) if weights is None else weights
+    shift = scored.log_scale[:, None]
+    split = split_of(encoded - shift, refined - shift, record.rows_estimate, weight)
+    said = f"{record.verdict} {split_sentence(split, float(weight.sum()))}"
+    return record._replace(split=split, verdict=said)
 
 
 def annealed_rows(  # noqa: PLR0913
@@ -118,7 +94,7 @@ def annealed_rows(  # noqa: PLR0913
     scored: Scored,
     accuracy: float,
     seed: int,
-    seconds: float,
+    clock: Clock,
     exact: Float[np.ndarray, "n l"] | None = None,
 ) -> RowsFound:
     """Both ends of every row, in the units of the model, in the table's order.
@@ -126,7 +102,7 @@ def annealed_rows(  # noqa: PLR0913
     ``exact`` are draws of each row's posterior in free coordinates, where they are known (rows that
     were drawn from the model): reverse chains then start from those.
     """
-    began, found, source = time.perf_counter(), [], scored.source
+    found, source = [], scored.source
     _config.enable_compilation_cache()
     with _config.precision(np.dtype(np.float64)), _config.one_blas_thread():
         model = widened(model)
@@ -136,46 +112,52 @@ def annealed_rows(  # noqa: PLR0913
             parts = []
             for block, slot in enumerate(places):
                 rows = widened(jax.tree.map(lambda leaf, b=block: leaf[b], segment.rows))
-                share = (seconds - (time.perf_counter() - began)) / count
                 # Padding takes any row's latent: its answers are left out.
                 known = None if exact is None else exact[slot]
-                parts.append(_block(model, rows, accuracy, seed + 7 * count, share, known))
+                parts.append(_block(model, rows, accuracy, seed + 7 * count, clock, count, known))
                 count -= 1
             found.append(RowsFound(*map(np.concatenate, zip(*parts, strict=True))))
     return RowsFound(*(scored.layout.restore(one) for one in zip(*found, strict=True)))
 
 
 def _block(  # noqa: PLR0913
-    model: Any, rows: Rows, accuracy: float, seed: int, seconds: float, exact: Any = None
+    model: Any, rows: Rows, accuracy: float, seed: int, clock: Clock, count: int, exact: Any
 ) -> RowsFound:
-    """All rows of a block, in rounds of growing effort."""
-    began = time.perf_counter()
-    mean, factor = jax.device_get(_gaussians(model, rows))
-    path = RowsPath(model, rows, mean, factor, np.ones(_CHAINS))
-    run, rng = Runner(path, seed), np.random.default_rng(seed)
-    shape = (_CHAINS, *mean.shape)
-    plan, own = _pilot(run, rng.normal(size=shape), rng)
-    wide = Runner(RowsPath(model, rows, mean, factor, wide_scales(_CHAINS)), seed + 1)
-    kinds, r_hat, astray = _settled(run, wide, plan, own, rng)
+    """All rows of a block, within its share of the time."""
+    left = clock.left()
+    share = Clock(max(left / count, min(_GRACE, left / 2)))
+    share.interrupted = clock.interrupted
+    block = Block.of(model, rows, seed, share)
+    tries: list[RowsFound] = []
+    try:
+        _rounds(block, accuracy, exact, tries)
+    except Ended:
+        clock.interrupted = share.interrupted
+    return tries[-1] if tries else _one_end(block)
+
+
+def _rounds(block: Block, accuracy: float, exact: Any, tries: list[RowsFound]) -> None:
+    """Rounds of growing effort."""
+    settled = settle(block)
+    block, plan, kinds = settled.block, settled.plan, settled.kinds
     if exact is not None:
-        start = np.linalg.solve(factor, (exact - mean)[..., None])[..., 0]
-        kinds = [np.broadcast_to(start, shape)]
-    batches, there = 1, np.asarray(rows.weight) > 0
+        start = places_of(exact, block.path.mean, block.path.factor)
+        kinds = [np.broadcast_to(start, (CHAINS, *start.shape))]
+    batches, there, clock = 1, np.asarray(block.path.rows.weight) > 0, block.clock
     while True:
-        started = time.perf_counter()
-        found = _both_ways(run, plan, kinds, batches, rng)
-        found = found._replace(r_hat=r_hat, astray=astray)
+        before = clock.spent()
+        found, kinds = _both_ways(settled, plan, kinds, batches)
+        tries.append(found)
         widths = limits(found)[1] - limits(found)[0]
-        spent = time.perf_counter() - started
+        spent = clock.spent() - before
         plan, batches, growth = _more(plan, batches, found)
-        left = seconds - (time.perf_counter() - began)
-        if widths[there].mean() <= accuracy or growth <= 1 or growth * spent > left:
-            return found
+        if widths[there].mean() <= accuracy or growth <= 1 or growth * spent > clock.left():
+            return
 
 
 def _more(plan: Plan, batches: int, found: RowsFound) -> tuple[Plan, int, int]:
     """Twice the temperatures where weights of some rows differ much, else four times the chains."""
-    spread = found.forward_error * np.sqrt(batches * _CHAINS)
+    spread = found.forward_error * np.sqrt(batches * CHAINS)
     if np.quantile(spread, 0.9) > 0.8 and plan.size <= 64:
         return plan.refined(2), batches, 2
     if batches * 4 <= _MOST_BATCHES:
@@ -183,100 +165,52 @@ def _more(plan: Plan, batches: int, found: RowsFound) -> tuple[Plan, int, int]:
     return plan, batches, 0
 
 
-def _pilot(
-    run: Runner, places: Float[np.ndarray, "c n l"], rng: np.random.Generator
-) -> tuple[Plan, np.ndarray]:
-    """Temperatures that suit nine rows of ten, and step lengths of each row."""
-    n = places.shape[1]
-    length = np.full(n, first_length(places.shape[2]))
-    inverse, lengths = [0.0], [length]
-    ratios = run(places, padded(np.zeros(0), np.zeros(0), np.zeros((0, n)))).log_ratio
-    while inverse[-1] < 1.0:
-        rest = 1.0 - inverse[-1]
-        powers = np.array([next_power(row, rest) for row in ratios.T])
-        power = rest if len(inverse) > _MOST_STAGES else float(np.quantile(powers, 0.1))
-        inverse.append(1.0 if power >= rest else inverse[-1] + power)
-        picked = np.stack([resampled(power * row, rng) for row in ratios.T], axis=1)
-        places = np.take_along_axis(places, picked[..., None], 0)
-        passed = run(places, padded(np.zeros(1), np.array(inverse[-1:]), length[None]))
-        places, ratios = passed.places, passed.log_ratio
-        lengths.append(length)
-        length = tuned(length, passed.accepted[0])
-    for _ in range(_TUNING):
-        passed = run(places, _resting(length))
-        places, length = passed.places, tuned(length, passed.accepted[:_MOVES].mean(0))
-    lengths[-1] = length
-    if len(lengths) < _MOVES:
-        lengths = [length] * len(lengths)
-    return Plan(np.array(inverse), np.stack(lengths), 1.0), places
-
-
-def _resting(length: np.ndarray) -> Any:
-    """Moves at b = 1."""
-    return padded(np.zeros(_MOVES), np.ones(_MOVES), np.tile(length, (_MOVES, 1)))
-
-
-def _settled(
-    run: Runner, wide: Runner, plan: Plan, own: np.ndarray, rng: np.random.Generator
-) -> tuple[list[np.ndarray], np.ndarray, Bool[np.ndarray, " n"]]:
-    """Chains from q and from far away after some moves, and row by row whether they agree."""
-    inverse = wide_inverse()
-    lengths = np.tile(plan.length[-1], (len(inverse), 1))
-    start = wide_scales(_CHAINS)[:, None, None] * rng.normal(size=own.shape)
-    far = wide(start, padded(np.zeros(len(inverse)), inverse, lengths)).places
-    own_visits, far_visits = (_visits(run, plan, places) for places in (own, far))
-    lost = far_visits[1][-1] < own_visits[1].min((0, 1)) - BELOW
-    # Far chains that never arrived say nothing: chains from q stand in for them.
-    far_visits = [
-        np.where(lost if part.ndim == 3 else lost[..., None], mine, part)
-        for part, mine in zip(far_visits, own_visits, strict=True)
-    ]
-    s, c, n = own_visits[1].shape
-    numbers = [np.concatenate([v[0], v[1][..., None]], -1) for v in (own_visits, far_visits)]
-    r_hat = nested_rhat([part.reshape(s, c, -1) for part in numbers]).reshape(n, -1).max(1)
-    astray = lost.mean(0) > MOST_LOST
-    for row in range(n):
-        astray[row] |= unexplained(
-            own_visits[2][:, :, row], far_visits[2][-1, :, row], _FEWEST
-        ).any()
-    return [own_visits[0][-1], far_visits[0][-1]], r_hat, astray
-
-
-def _visits(run: Runner, plan: Plan, places: np.ndarray) -> list[np.ndarray]:
-    """Snapshots: places, log p and log p - log q."""
-    found = []
-    for _ in range(_SNAPSHOTS):
-        passed = run(places, _resting(plan.length[-1]))
-        places = passed.places
-        found.append((places, passed.log_p, passed.log_ratio))
-    return [np.stack(part) for part in zip(*found, strict=True)]
-
-
 def _both_ways(
-    run: Runner, plan: Plan, kinds: list[np.ndarray], batches: int, rng: np.random.Generator
-) -> RowsFound:
+    settled: RowsSettled, plan: Plan, kinds: list[Any], batches: int
+) -> tuple[RowsFound, list[Passed]]:
     """Forward chains from fresh draws, reverse chains from both kinds."""
-    forward, reverse, first = [], [], []
-    nothing = padded(np.zeros(0), np.zeros(0), plan.length[:0])
+    block, forward, reverse, first = settled.block, [], [], []
+    run = block.run
     for _ in range(batches):
-        start = rng.normal(size=kinds[0].shape)
-        first.append(run(start, nothing).log_ratio)
+        start = block.evaluated()
+        first.append(start.log_ratio)
         forward.append(run(start, plan.forward()).log_weight)
         # Far chains of most rows agree with the others, and double the draws.
-        for index, kind in enumerate(kinds):
-            reverse.append(run(kind, plan.reverse()).log_weight)
-            kinds[index] = run(kind, _resting(plan.length[-1])).places
+        reverse.extend(run(kind, plan.reverse()).log_weight for kind in kinds)
+        kinds = [run(kind, rested(plan)) for kind in kinds]
     ahead, behind = np.concatenate(forward), np.concatenate(reverse)
-    low, low_spread = averaged(ahead.T)
+    found = _found(np.concatenate(first), ahead)
     high, high_spread = averaged(-behind.T)
     bridge, error = bridged_rows(ahead, behind)
+    found = found._replace(
+        bound=np.where(settled.missed > 0, settled.bound, found.bound),
+        reverse=-high,
+        reverse_error=high_spread / np.sqrt(len(behind)),
+        bridge=bridge,
+        bridge_error=error,
+        r_hat=settled.r_hat,
+        astray=settled.astray,
+        missed=settled.missed,
+    )
+    return found, kinds
+
+
+def _one_end(block: Block) -> RowsFound:
+    """Importance weights alone, where there was no time for chains."""
+    run = Runner(block.path, block.seed, Clock(np.inf))
+    log_weights = block._replace(run=run).evaluated().log_ratio
+    return _found(log_weights, log_weights)
+
+
+def _found(first: Float[np.ndarray, "s n"], ahead: Float[np.ndarray, "s n"]) -> RowsFound:
+    """The bound by one step, the lower end by all; nothing is known from above."""
+    low, spread = averaged(ahead.T)
+    error, none = spread / np.sqrt(len(ahead)), np.zeros(len(low))
     shape = np.array([smoothed(row)[1] for row in ahead.T])
-    errors = (low_spread / np.sqrt(len(ahead)), high_spread / np.sqrt(len(behind)))
-    bound = np.concatenate(first).mean(0)
-    none = np.zeros(len(low))
+    endless = np.full(len(low), np.inf)
     return RowsFound(
-        bound, low, errors[0], -high, errors[1], bridge, error, none, none > 0, shape
-    )  # fmt: skip
+        first.mean(0), low, error, endless, none, low, error, endless, none > 0, shape, none
+    )
 
 
 def limits(found: RowsFound) -> tuple[np.ndarray, np.ndarray]:
@@ -287,7 +221,7 @@ def limits(found: RowsFound) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(low, found.bridge - reach), np.maximum(high, found.bridge + reach)
 
 
-def told(found: RowsFound, scored: Scored, accuracy: float) -> Evidence:
+def told(found: RowsFound, scored: Scored, accuracy: float, clock: Clock) -> Evidence:
     """Totals and rows, with the worst named."""
     weight = np.ones(len(found.bound)) if scored.table.weights is None else scored.table.weights
     shifted = {
@@ -310,7 +244,7 @@ def told(found: RowsFound, scored: Scored, accuracy: float) -> Evidence:
         high,
         gap,
         found.k_hat,
-        _verdict(found, low, high, weight, accuracy),
+        _verdict(found, weight, accuracy, clock),
     )
 
 
@@ -329,30 +263,56 @@ def totals(found: RowsFound, weight: np.ndarray) -> tuple[float, Estimate, float
     return lower, bridge, max(one.value + WIDE * one.standard_error for one in (high, bridge))
 
 
-def _verdict(
-    found: RowsFound, low: np.ndarray, high: np.ndarray, weight: np.ndarray, accuracy: float
-) -> str:
+def _verdict(found: RowsFound, weight: np.ndarray, accuracy: float, clock: Clock) -> str:
     """Tight or loose, the worst rows, and those that cannot be trusted."""
-    gap, width = found.bridge - found.bound, high - low
-    mean = float(weight @ gap / weight.sum())
+    counted = weight > 0
+    late = np.flatnonzero(~np.isfinite(found.reverse) & counted)
+    bad = np.flatnonzero((found.astray | ~(found.r_hat < _DOUBTFUL)) & counted)
+    bad = np.setdiff1d(bad, late)
+    said = _size(found, weight, accuracy)
+    missed = np.flatnonzero((found.missed > 0) & counted)
+    if len(missed):
+        share = found.missed[missed].max()
+        said += (
+            f" In {len(missed)} row(s) ({listed_rows(missed)}) q missed modes that hold up to "
+            f"{share:.2g} of the posterior; chains from far away found them, and the limits "
+            "include them, but q and its bound do not."
+        )
+    if clock.interrupted:
+        said += f" {clock.sentence()}"
+    doubts = []
+    if len(late):
+        doubts.append(
+            f"in {len(late)} row(s) ({listed_rows(late)}) time was over before chains had come to "
+            "the posterior, so there is no upper end"
+        )
+    if len(bad):
+        doubts.append(
+            f"in {len(bad)} row(s) ({listed_rows(bad)}): chains from far away disagree with those "
+            "from q, so q may miss a mode there, and log p(x) may be higher"
+        )
+    if not doubts:
+        return said
+    return (
+        f"Cannot be trusted {'; '.join(doubts)}. Give more seconds=, or a model whose latent has "
+        f"one mode. Else: {said[0].lower()}{said[1:]}"
+    )
+
+
+def _size(found: RowsFound, weight: np.ndarray, accuracy: float) -> str:
+    """How wide the brackets of rows are, and where q's bound is loose."""
+    low, high = limits(found)
+    known = (weight > 0) & np.isfinite(high)
+    gap, share = found.bridge - found.bound, weight / weight.sum()
     worst = np.argsort(-weight * gap, kind="stable")[:_SHOWN]
     listed = ", ".join(f"{int(row)} ({gap[row]:.3g})" for row in worst)
-    mean_width = float(weight @ width / weight.sum())
-    size = "Tight" if mean_width <= accuracy else "Loose"
-    said = (
-        f"{size}: log p(x) is known to {mean_width:.2g} nats a row (asked for: {accuracy:g}), from "
-        f"annealing both ways. q's bound lies {mean:.3g} nats per row below it; worst rows (gap in "
-        f"nats): {listed}."
+    width = np.average((high - low)[known], weights=weight[known]) if known.any() else np.inf
+    size = "Tight" if width <= accuracy else "Loose"
+    return (
+        f"{size}: log p(x) is known to {width:.2g} nats a row (asked for: {accuracy:g}), from "
+        f"annealing both ways. q's bound lies {float(share @ gap):.3g} nats per row below it; "
+        f"worst rows (gap in nats): {listed}."
     )
-    bad = np.flatnonzero((found.astray | ~(found.r_hat < _DOUBTFUL)) & (weight > 0))
-    if len(bad):
-        return (
-            f"Cannot be trusted in {len(bad)} row(s) ({listed_rows(bad)}): chains from far away "
-            "disagree with those from q, so q may miss a mode there, and log p(x) may be higher. "
-            "Give more seconds=, or a model whose latent has one mode. "
-            f"Else: {said[0].lower()}{said[1:]}"
-        )
-    return said
 
 
 def listed_rows(rows: np.ndarray) -> str:
@@ -368,15 +328,3 @@ def widened(tree: Any) -> Any:
         return leaf.astype(np.float64) if leaf.dtype.kind == "f" else leaf
 
     return jax.tree.map(wide, tree)
-
-
-def _of_rows(model: Any, rows: Rows) -> tuple[Array, Array]:
-    """Every row's best Gaussian: mean and factor."""
-    if is_amortised(model):
-        q = model.refined_in_rows(rows)
-        return q.mean, q.factor
-    q = model.posterior(rows, None)
-    return q.mean, _factors.cholesky(q.covariance)
-
-
-_gaussians = _config.small_jit(_of_rows)

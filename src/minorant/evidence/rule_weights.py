@@ -143,7 +143,7 @@ def _ends(weighed: _Weighed) -> _Told:
     bridge = np.where(alike, low, bridge)
     rows = RowsFound(
         ahead.mean(0), low, low_spread / scale, -high, high_spread / scale, bridge, error,
-        none, none > 0, shape,
+        none, none > 0, shape, none,
     )  # fmt: skip
     groups = averaged(ahead.reshape(_GROUPS, -1, ahead.shape[1]).swapaxes(1, 2))[0]
     return _Told(rows, groups, _left(ahead - low, np.maximum(ahead.max(0), behind.max(0)) - low))

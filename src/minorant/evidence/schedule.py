@@ -7,6 +7,7 @@ chains with fresh keys under the frozen schedule, without which their weights wo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,12 +15,14 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from minorant.evidence.clock import Clock
 from minorant.evidence.kernels import (
     MOST_TEMPERATURES,
     AbstractPath,
     Passed,
     Schedule,
-    anneal,
+    begun,
+    piece,
 )
 
 _KEPT = 0.9
@@ -32,24 +35,64 @@ _FEW = 8
 _TRAVEL = 1.5
 _MOST_LEAPS = 12
 _WIDEST = 3.0
+_FIRST_LEAPS = 24
+_PIECE = 0.25
 
-Run = Callable[[np.ndarray, Schedule], Passed]
+Run = Callable[[Any, Schedule], Passed]
 
 
 class Runner:
-    """Passes of one compiled program along a path, each with fresh random numbers."""
+    """Passes of one compiled program along a path, each with fresh random numbers.
 
-    def __init__(self, path: AbstractPath, seed: int) -> None:
+    A pass is cut into pieces of about a quarter of a second, and the clock is looked at in between.
+    """
+
+    def __init__(self, path: AbstractPath, seed: int, clock: Clock) -> None:
         """Keep the path; ``seed`` is of all passes together."""
         self.path = path
         self._seed = seed
+        self._clock = clock
         self._count = 0
+        self._pace = 0.0
 
-    def __call__(self, places: Float[np.ndarray, "*c p"], schedule: Schedule) -> Passed:
-        """The chains after the pass, on the host."""
+    def __call__(self, start: Float[np.ndarray, "*c p"] | Passed, schedule: Schedule) -> Passed:
+        """The chains after the pass, on the host; ``start`` may be where another pass ended.
+
+        Raises:
+            Ended: where time is over, or the user interrupts, before the last piece is done.
+        """
         self._count += 1
         seeds = np.array([self._seed, self._count], np.uint32)
-        return jax.device_get(anneal(self.path, places, schedule, seeds))
+        chains, fresh = begun(start, schedule)
+        first, count, effort = 0, int(schedule.count), np.cumsum(schedule.leaps)
+        while True:
+            self._clock.check()
+            done = effort[first - 1] if first else 0
+            last = int(np.searchsorted(effort, done + self._leaps(), side="right"))
+            last = min(max(last, first + 1), count)
+            chains = self._piece(chains, schedule, seeds, first, last, fresh)
+            first, fresh = last, np.bool_(False)
+            if first >= count:
+                return chains
+
+    def _leaps(self) -> float:
+        """How many leapfrog steps a piece may take, by the fastest so far."""
+        return _FIRST_LEAPS if self._pace == 0.0 else max(_PIECE / self._pace, 1.0)
+
+    def _piece(  # noqa: PLR0913
+        self, chains: Passed, schedule: Schedule, seeds: Any, first: int, last: int, fresh: Any
+    ) -> Passed:
+        began = time.perf_counter()
+        part = schedule._replace(count=np.int32(last))
+        try:
+            found = piece(self.path, chains, part, seeds, np.int32(first), fresh)
+            found = jax.device_get(found)
+        except KeyboardInterrupt:
+            raise self._clock.interrupt() from None
+        pace = (time.perf_counter() - began) / max(int(schedule.leaps[first:last].sum()), 1)
+        # The first piece may have been compiled.
+        self._pace = pace if self._pace == 0.0 else min(pace, self._pace)
+        return found
 
 
 class Plan(NamedTuple):
@@ -135,7 +178,7 @@ def pilot(
     places: Float[np.ndarray, "c p"],
     rng: np.random.Generator,
     left: Callable[[], float],
-) -> tuple[Plan, Float[np.ndarray, "c p"]]:
+) -> tuple[Plan, Passed]:
     """The schedule, and particles near the posterior.
 
     Args:
@@ -149,41 +192,43 @@ def pilot(
     """
     length, variance = first_length(places.shape[-1]), 0.0
     inverse, lengths = [0.0], [length]
-    ratios = run(places, resting(length, 0)).log_ratio
+    passed = run(places, resting(length, 0))
     while inverse[-1] < 1.0:
-        rest = 1.0 - inverse[-1]
+        rest, ratios = 1.0 - inverse[-1], passed.log_ratio
         is_last = len(inverse) > _MOST_STAGES or left() < 0
         power = rest if is_last else next_power(ratios, rest)
         variance += 1.0 / conditional_size(power * ratios) - 1.0
         inverse.append(inverse[-1] + power if power < rest else 1.0)
         picked = resampled(power * ratios, rng)
         one = padded(np.zeros(1), np.array(inverse[-1:]), np.array([length]))
-        passed = run(places[picked], one)
-        places, ratios = passed.places, passed.log_ratio
+        passed = run(passed.picked(picked), one)
         lengths.append(length)
         length = tuned(length, passed.accepted[0])
-    return _frozen(run, places, np.array(inverse), np.array(lengths), length, variance)
+    return _frozen(run, passed, np.array(inverse), np.array(lengths), variance)
 
 
-def _frozen(  # noqa: PLR0913
-    run: Run,
-    places: np.ndarray,
-    inverse: np.ndarray,
-    lengths: np.ndarray,
-    length: float,
-    variance: float,
-) -> tuple[Plan, np.ndarray]:
+def one_step(run: Run, places: Float[np.ndarray, "c p"], variance: float) -> tuple[Plan, Passed]:
+    """The plan without temperatures between q and p, for chains that are at the posterior."""
+    lengths = np.full(2, first_length(places.shape[-1]))
+    passed = run(places, resting(lengths[-1], 0))
+    return _frozen(run, passed, np.array([0.0, 1.0]), lengths, variance)
+
+
+def _frozen(
+    run: Run, passed: Passed, inverse: np.ndarray, lengths: np.ndarray, variance: float
+) -> tuple[Plan, Passed]:
     """The last length tuned at b = 1; where there were few temperatures it is that of all."""
+    length = lengths[-1]
     for _ in range(_TUNING):
-        passed = run(places, resting(length, _MOVES))
-        places, accepted = passed.places, passed.accepted[:_MOVES].mean()
+        passed = run(passed, resting(length, _MOVES))
+        accepted = passed.accepted[:_MOVES].mean()
         if abs(accepted - _AIM) < 0.1:
             break
         length = tuned(length, accepted)
     lengths[-1] = length
     if len(lengths) < _FEW:
         lengths[:] = length
-    return Plan(inverse, lengths, variance), places
+    return Plan(inverse, lengths, variance), passed
 
 
 def next_power(ratios: Float[np.ndarray, " c"], rest: float) -> float:

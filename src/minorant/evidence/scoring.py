@@ -3,11 +3,12 @@
 Rows are scored in the units and the float type that the fit was computed in, where no digits are
 lost; ``log p`` is brought back to the data's units by the Jacobian of the change of units. The
 float type is set in a scope, so a float64 fit scores in float64 whatever JAX's own switch says.
-What comes back is NumPy.
+What comes back is NumPy. Rows may be chunks, or files: see :mod:`minorant.evidence.in_chunks`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -20,6 +21,7 @@ from minorant import _config
 from minorant._types import Array, PyTree, Rows
 from minorant.data.arrays import ArraySource, Layout, Table
 from minorant.data.tables import as_table
+from minorant.evidence.in_chunks import checked_tables, joined, opened, refuse_chunks
 from minorant.models.base import AbstractExactModel
 from minorant.posteriors import AbstractPosterior, Categorical, Encoder
 from minorant.preparation import blocks
@@ -51,7 +53,8 @@ def posterior(
     Args:
         fit: what ``minorant.fit`` returned.
         X: (n, d) table with the fit's columns; NaN where a cell is missing. A row without any
-            observed cell gets the prior.
+            observed cell gets the prior. Or rows out of memory: ``minorant.chunks(...)``, a memory
+            map, or a path or pattern of files, where ``groups`` and ``inputs`` name columns.
         groups: (n,) the sequence or cluster of each row, for models of groups.
         inputs: (n, m) covariates, for models that condition on them.
         refine: of a fit with an encoder: each row's own best Gaussian, climbed to from what the
@@ -72,11 +75,13 @@ def posterior(
         >>> np.round(minorant.evidence.posterior(fit, [[5.0], [105.0]]).probability.max(0), 3)
         array([1., 1.], dtype=float32)
     """
-    scored = arranged(fit, X, None, groups, inputs)
-    kind = posterior_kind(fit, scored)
     if refine and not isinstance(getattr(fit.standardised, "family", None), Encoder):
         raise ValueError("refine= is for a fit with an encoder: leave it out.")
-    return kind.from_rows(mapped(fit, scored, _refined_by_row if refine else _by_row))
+    kind, found = None, []
+    for scored in each_scored(fit, X, None, groups, inputs):
+        kind = kind or posterior_kind(fit, scored)
+        found.append(mapped(fit, scored, _refined_by_row if refine else _by_row))
+    return kind.from_rows(joined(found))  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def log_evidence(
@@ -93,7 +98,7 @@ def log_evidence(
     Args:
         fit: what ``minorant.fit`` returned.
         X: (n, d) table with the fit's columns; missing cells are integrated out, so a row without
-            any observed cell has 0.
+            any observed cell has 0. Or rows out of memory, as in :func:`posterior`.
         groups: (n,) the sequence or cluster of each row, for models of groups.
         inputs: (n, m) covariates, for models that condition on them.
 
@@ -111,7 +116,8 @@ def log_evidence(
         >>> bool(np.isclose(minorant.evidence.log_evidence(fit, rows).sum(), fit.bound))
         True
     """
-    return rows_log_evidence(fit, arranged(fit, X, None, groups, inputs))
+    scored = each_scored(fit, X, None, groups, inputs)
+    return joined([rows_log_evidence(fit, one) for one in scored])
 
 
 def labels(
@@ -124,7 +130,7 @@ def labels(
 
     Args:
         fit: what ``minorant.fit`` returned.
-        X: (n, d) table with the fit's columns.
+        X: (n, d) table with the fit's columns; or rows out of memory, as in :func:`posterior`.
         groups: (n,) the sequence of each row, for models of sequences.
         inputs: (n, m) covariates, for models that condition on them.
 
@@ -135,9 +141,13 @@ def labels(
         TypeError: when the latent is not finite.
         ValueError: for cells or columns that the fit cannot describe.
     """
-    found = posterior(fit, X, groups, inputs)
-    if not isinstance(found, Categorical):
+    return joined([_labels(fit, one) for one in each_scored(fit, X, None, groups, inputs)])
+
+
+def _labels(fit: Fit, scored: Scored) -> Int[np.ndarray, " n"]:
+    if posterior_kind(fit, scored) is not Categorical:
         raise TypeError(f"{type(fit.model).__name__} has no components: its latent is not finite.")
+    found = Categorical.from_rows(mapped(fit, scored, _by_row))
     return np.argmax(found.log_probability, axis=0)
 
 
@@ -149,7 +159,54 @@ def arranged(
     inputs: Any = None,
 ) -> Scored:
     """The table checked against the fit, in blocks, in the units the fit was computed in."""
-    table = checked(fit, X, weights, groups, inputs)
+    return in_blocks(fit, checked(fit, X, weights, groups, inputs))
+
+
+def each_scored(
+    fit: Fit,
+    X: Any,  # noqa: N803
+    weights: Any = None,
+    groups: Any = None,
+    inputs: Any = None,
+) -> Iterator[Scored]:
+    """The same of each table that the rows come in: one of rows in memory, else of every chunk."""
+    for table in each_checked(fit, X, weights, groups, inputs):
+        yield in_blocks(fit, table)
+
+
+def each_checked(
+    fit: Fit,
+    X: Any,  # noqa: N803
+    weights: Any = None,
+    groups: Any = None,
+    inputs: Any = None,
+) -> Iterator[Table]:
+    """The tables that the rows come in, if the fit can describe them; see :func:`checked`.
+
+    Raises:
+        OSError: for files that cannot be read.
+    """
+    names = None if _unnamed(fit.names) else fit.names
+    chunks = opened(X, names, (weights, groups, inputs))
+    if chunks is None:
+        yield checked(fit, X, weights, groups, inputs)
+        return
+    _check_exact(fit)
+    check_columns(chunks.names, fit.names)
+    yield from checked_tables(chunks, lambda table: _check_chunk(fit, table))
+
+
+def _check_chunk(fit: Fit, table: Table) -> None:
+    if fit.model.is_grouped() and table.groups is None:
+        raise ValueError(
+            f"{type(fit.model).__name__} is for groups of rows: name the column that tells them "
+            "apart, groups=."
+        )
+    fit.model.check(table.values, fit.names)
+
+
+def in_blocks(fit: Fit, table: Table) -> Scored:
+    """A checked table in blocks, in the units the fit was computed in."""
     units, dtype = fit.units, np.dtype(fit.dtype)
     source, layout = blocks(fit.standardised, table, units, dtype)
     log_scale = ~np.isnan(table.values) @ np.log(units.scale)
@@ -174,15 +231,20 @@ def checked(
         TypeError: when the model has no exact posterior.
         ValueError: for cells or columns that the fit cannot describe.
     """
+    _check_exact(fit)
+    refuse_chunks(X)
+    table, names = as_table(X, weights, None, groups, inputs, empty_rows=True)
+    check_columns(names, fit.names)
+    fit.model.check(table.values, names)
+    return table
+
+
+def _check_exact(fit: Fit) -> None:
     if not isinstance(fit.standardised, AbstractExactModel):
         raise TypeError(
             f"{type(fit.standardised).__name__} has no exact posterior, so its rows cannot be "
             "scored exactly: fit a tractable model such as minorant.Mixture."
         )
-    table, names = as_table(X, weights, None, groups, inputs, empty_rows=True)
-    check_columns(names, fit.names)
-    fit.model.check(table.values, names)
-    return table
 
 
 def check_columns(names: tuple[str, ...], known: tuple[str, ...]) -> None:

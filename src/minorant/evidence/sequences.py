@@ -6,6 +6,7 @@ Smoothed states are :func:`minorant.evidence.posterior`.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,8 @@ from minorant._types import Array, PyTree, Rows
 from minorant.data.arrays import ArraySource
 from minorant.data.tables import as_labels
 from minorant.degeneracy import impossible_sentence
-from minorant.evidence.scoring import Scored, arranged, mapped
+from minorant.evidence.in_chunks import joined
+from minorant.evidence.scoring import Scored, arranged, each_scored, mapped
 from minorant.models import HiddenMarkov, TransitionLogits
 from minorant.posteriors import Categorical
 from minorant.preparation import blocks
@@ -53,7 +55,7 @@ def path(  # noqa: PLR0913
 
     Args:
         fit: what ``minorant.fit`` returned for a :class:`HiddenMarkov` model.
-        X: (n, d) table with the fit's columns.
+        X: (n, d) table with the fit's columns; or rows out of memory, as in :func:`posterior`.
         groups: (n,) the sequence of each row; None for one sequence.
         draw: a draw of the path from its posterior instead.
         random_state: seed of the draw.
@@ -77,11 +79,15 @@ def path(  # noqa: PLR0913
     Viterbi (1967), "Error bounds for convolutional codes and an asymptotically optimum decoding
     algorithm".
     """
-    scored = _scored(fit, X, groups, inputs)
-    if not draw:
+    rng = np.random.default_rng(random_state)
+    return joined([_path(fit, one, rng if draw else None) for one in _each(fit, X, groups, inputs)])
+
+
+def _path(fit: Fit, scored: Scored, rng: np.random.Generator | None) -> Int[np.ndarray, " n"]:
+    """The most probable path, or with a generator a draw."""
+    if rng is None:
         return mapped(fit, scored, _paths)
-    seed = np.random.default_rng(random_state).integers(2**31 - 1)
-    return mapped(fit, scored, _drawn, np.asarray(seed, np.uint32))
+    return mapped(fit, scored, _drawn, np.asarray(rng.integers(2**31 - 1), np.uint32))
 
 
 def log_joint(
@@ -122,14 +128,15 @@ def filtered(fit: Fit, X: Any, groups: Any = None, inputs: Any = None) -> Catego
 
     Args:
         fit: what ``minorant.fit`` returned for a :class:`HiddenMarkov` model.
-        X: (n, d) table with the fit's columns.
+        X: (n, d) table with the fit's columns; or rows out of memory, as in :func:`posterior`.
         groups: (n,) the sequence of each row; None for one sequence.
         inputs: (n, m) covariates, where transitions depend on them.
 
     Returns:
         A :class:`Categorical` whose ``probability`` is (k, n), in the table's row order.
     """
-    return Categorical.from_rows(mapped(fit, _scored(fit, X, groups, inputs), _log_filtered))
+    scored = _each(fit, X, groups, inputs)
+    return Categorical.from_rows(joined([mapped(fit, one, _log_filtered) for one in scored]))
 
 
 def forecast(  # noqa: PLR0913
@@ -259,14 +266,23 @@ def _scored(
     inputs: Any = None,
     labels: Any = None,
 ) -> Scored:
-    if not isinstance(fit.model, HiddenMarkov):
-        raise TypeError(f"This needs a fit of HiddenMarkov; got one of {type(fit.model).__name__}.")
+    _check_chain(fit)
     scored = arranged(fit, X, None, groups, inputs)
     if labels is None:
         return scored
     table = scored.table._replace(labels=as_labels(labels, len(scored.table.values)))
     source, layout = blocks(fit.standardised, table, fit.units, np.dtype(fit.dtype))
     return scored._replace(table=table, source=source, layout=layout)
+
+
+def _each(fit: Fit, X: Any, groups: Any, inputs: Any) -> Iterator[Scored]:  # noqa: N803
+    _check_chain(fit)
+    return each_scored(fit, X, None, groups, inputs)
+
+
+def _check_chain(fit: Fit) -> None:
+    if not isinstance(fit.model, HiddenMarkov):
+        raise TypeError(f"This needs a fit of HiddenMarkov; got one of {type(fit.model).__name__}.")
 
 
 def _last_rows(scored: Scored) -> Int[np.ndarray, " g"]:

@@ -14,17 +14,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from minorant import _config
-from minorant._types import Array
+from minorant.evidence.clock import Clock
 from minorant.evidence.completion import sample
 from minorant.evidence.row_annealing import annealed_rows, told
+from minorant.evidence.row_paths import to_free
 from minorant.evidence.scoring import arranged
-from minorant.models._latents import prior_of
 from minorant.models.user import Model
 from minorant.result import Estimate, Evidence, Fit
 
@@ -96,10 +94,11 @@ def twins(
         exact = np.asarray(_free(model, np.asarray(latents, float)))
     bounded = fit._replace(standardised=model)
     tables = [arranged(bounded, table) for table in (X, rows)]
-    mine = annealed_rows(model, tables[0], accuracy, seed, seconds)
-    drawn = annealed_rows(model, tables[1], accuracy, seed + 1, seconds, exact)
+    clock = Clock(seconds)
+    mine = annealed_rows(model, tables[0], accuracy, seed, clock)
+    drawn = annealed_rows(model, tables[1], accuracy, seed + 1, Clock(seconds), exact)
     real, twin = (_mean(found.reverse - found.forward) for found in (mine, drawn))
-    return Twins(told(mine, tables[0], accuracy), real, twin, _sentence(real, twin))
+    return Twins(told(mine, tables[0], accuracy, clock), real, twin, _sentence(real, twin))
 
 
 def _mean(values: Float[np.ndarray, " n"]) -> Estimate:
@@ -123,12 +122,4 @@ def _sentence(real: Estimate, drawn: Estimate) -> str:
     )
 
 
-def _to_free(model: Any, latents: Array) -> Float[Array, "n l"]:
-    """Latents in the coordinates that chains walk in."""
-    from numpyro.distributions import biject_to
-
-    bijection = biject_to(prior_of(model).support)
-    return jax.vmap(lambda z: jnp.ravel(bijection.inv(z)))(latents)
-
-
-_free = _config.quick_jit(_to_free, "once")
+_free = _config.quick_jit(to_free, "once")

@@ -24,7 +24,7 @@ from minorant import _config
 from minorant._parameters import leaf_constraints, to_vector
 from minorant._types import Array, PyTree, Rows
 from minorant.data.arrays import ArraySource
-from minorant.evidence.scoring import arranged, checked
+from minorant.evidence.scoring import each_checked, in_blocks
 from minorant.models.base import AbstractExactModel
 from minorant.preparation import climbed_blocks
 from minorant.result import Fit, StandardErrors
@@ -50,7 +50,8 @@ def standard_errors(  # noqa: PLR0913
 
     Args:
         fit: what ``minorant.fit`` returned.
-        X: (n, d) the table it was fitted to.
+        X: (n, d) the table it was fitted to; or rows out of memory, as in
+            :func:`minorant.evidence.posterior`, with their weights.
         weights: (n,) the same weights; an integer weight counts as that many rows.
         groups: (n,) the same groups.
         inputs: (n, m) the same inputs.
@@ -77,7 +78,25 @@ def standard_errors(  # noqa: PLR0913
     Not for parameters at the edge of their range (a weight of 0, a variance on its floor), where
     the likelihood is not quadratic.
     """
-    table = checked(fit, X, weights, groups, inputs)
+    _check_parameters(fit)
+    _config.enable_compilation_cache()
+    dtype = np.dtype(fit.dtype)
+    information, spread = [], []
+    with _config.precision(dtype):
+        vector = np.asarray(_vector(fit.standardised))
+        for table in each_checked(fit, X, weights, groups, inputs):
+            source, _ = climbed_blocks(fit.standardised, table, fit.units, dtype)
+            prior = np.asarray(not information, dtype)  # which belongs to all chunks: once
+            found = _curvature(fit.standardised, fit.fixed, source, vector, prior)
+            information.append(-np.asarray(found, float))
+            if robust:
+                rows = in_blocks(fit, table).source
+                found = _scores(fit.standardised, fit.fixed, rows, vector)
+                spread.append(np.asarray(found, float))
+    return _mapped(fit, vector, np.sum(information, 0), np.sum(spread, 0) if robust else None)
+
+
+def _check_parameters(fit: Fit) -> None:
     if fit.model.integrates_parameters():
         raise TypeError(
             f"{type(fit.model).__name__} has no parameters whose errors could be told: q, which "
@@ -89,17 +108,6 @@ def standard_errors(  # noqa: PLR0913
             "says more than the data do: errors would be too small. Fit a latent of up to three "
             "normal dimensions without posterior=, or resample the rows and fit again."
         )
-    dtype = np.dtype(fit.dtype)
-    source, _ = climbed_blocks(fit.standardised, table, fit.units, dtype)
-    _config.enable_compilation_cache()
-    with _config.precision(dtype):
-        vector = np.asarray(_vector(fit.standardised))
-        information = -np.asarray(_curvature(fit.standardised, fit.fixed, source, vector), float)
-        spread = None
-        if robust:
-            rows = arranged(fit, X, weights, groups, inputs).source
-            spread = np.asarray(_scores(fit.standardised, fit.fixed, rows, vector), float)
-    return _mapped(fit, vector, information, spread)
 
 
 def _mapped(
@@ -223,9 +231,9 @@ _vector = _config.quick_jit(to_vector, "once")
 
 @_config.small_jit
 def _curvature(
-    template: AbstractExactModel, fixed: PyTree, source: ArraySource, vector: Array
+    template: AbstractExactModel, fixed: PyTree, source: ArraySource, vector: Array, share: Array
 ) -> Float[Array, "p p"]:
-    """The second derivative of log evidence plus log prior."""
+    """The second derivative of log evidence plus a share (0 or 1) of the log prior."""
 
     def total(point: Array, rows: Rows) -> Array:
         model = model_at(template, point, fixed)
@@ -239,7 +247,7 @@ def _curvature(
         return _hessian(lambda inner: total(inner, rows), point)
 
     point = jnp.asarray(vector)
-    return source.fold(block, point) + _hessian(prior, point)
+    return source.fold(block, point) + share * _hessian(prior, point)
 
 
 def _hessian(function: Any, point: Array) -> Float[Array, "p p"]:

@@ -179,6 +179,13 @@ class AbstractTractableModel(AbstractExactModel):
     def maximise(self, statistics: PyTree, fixed: PyTree | None = None) -> Self:
         """The model that maximises the expected log joint plus log prior."""
 
+    def adds_up(self) -> bool:
+        """Whether statistics of parts of the rows may be gathered at different parameters.
+
+        Then their sum says all that ``maximise`` needs: incremental and online EM rest on it.
+        """
+        return False
+
 
 class AbstractDiscreteModel(AbstractExactModel):
     """An exact model whose latent takes one of k values; climbs start from partitions of rows."""

@@ -57,6 +57,10 @@ class AbstractModelOfComponents(AbstractTractableModel, AbstractDiscreteModel):
         """As the components do."""
         return self.component.may_overshoot()
 
+    def adds_up(self) -> bool:
+        """As the components do."""
+        return self.component.adds_up()
+
     def collapsed(self) -> np.ndarray:
         """The components' floors."""
         return np.asarray(self.component.collapsed())

@@ -143,7 +143,7 @@ def em_path(
         rows = _one_block(prepared)
         start = _start(prepared, random_state)
         vectors, bounds = _climb(start, rows, n_steps)
-        kept = _n_kept(np.asarray(bounds) / float(prepared.source.total_weight), tolerance)
+        kept = _n_kept(np.asarray(bounds) / float(prepared.source.n_rows()), tolerance)
         return _measured(prepared, start, rows, np.asarray(vectors)[:kept], points_per_step)
 
 
@@ -153,7 +153,7 @@ def _measured(
     """Curve, bounds and ellipses along the path through the iterates."""
     step, vectors = _grid(iterates, points)
     log_evidence, expected, log_q = map(np.asarray, _along(start, rows, vectors, iterates))
-    n, total = prepared.layout.n_rows, float(prepared.source.total_weight)
+    n, total = prepared.layout.n_rows, float(prepared.source.n_rows())
     q, row_weights = np.exp(log_q[:, :, :n]), np.asarray(rows.weight, dtype=float)[:n]
     scale = _log_scale(prepared.table, prepared.units.scale)
     means, covariances = _ellipses(prepared, start, vectors)
@@ -186,9 +186,9 @@ def _start(prepared: Prepared, random_state: int) -> Any:
     template: Any = prepared.template
     if has_all_parameters(template):
         return template.stabilised(prepared.spread)
-    rng, n = np.random.default_rng(random_state), prepared.layout.n_rows
+    rng = np.random.default_rng(random_state)
     k = template.n_components
-    block = completed_block(prepared, np.arange(n), rng)
+    block = completed_block(prepared, prepared.table, rng)
     labels = rng.integers(k, size=len(block.weight))
     onehot = (labels == np.arange(k)[:, None]).astype(prepared.dtype)
     model = _begin(template, block, (1 - _SMOOTHING) * onehot + _SMOOTHING / k)

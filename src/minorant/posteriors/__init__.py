@@ -19,6 +19,8 @@ _NAMES = {
     "ParallelScan": "_recursion",
     "Quadrature": "quadrature",
     "Sequential": "_recursion",
+    "Truncated": "truncated",
+    "Truncation": "truncated",
 }
 
 __all__ = list(_NAMES)

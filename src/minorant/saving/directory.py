@@ -22,10 +22,12 @@ from typing import Any, overload
 from safetensors.numpy import load as parse_arrays
 from safetensors.numpy import save as format_arrays
 
+from minorant import _trees as trees
+from minorant._disk import sync_directory, write_file
 from minorant.models.flow import RowFlow
 from minorant.models.target import AbstractTarget
 from minorant.result import Fit
-from minorant.saving import targets, trees
+from minorant.saving import targets
 from minorant.target_fit import TargetFit
 
 FORMAT, VERSION = "minorant fit", 1
@@ -175,20 +177,13 @@ def _write_whole(path: Path, files: dict[str, bytes]) -> None:
     try:
         fresh.mkdir()
         for name, content in files.items():
-            _write_file(fresh / name, content)
-        _sync_directory(fresh)
+            write_file(fresh / name, content)
+        sync_directory(fresh)
         _put_in_place(fresh, path)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
-    _sync_directory(path.parent)
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    sync_directory(path.parent)
 
 
 def _put_in_place(fresh: Path, path: Path) -> None:
@@ -204,16 +199,6 @@ def _put_in_place(fresh: Path, path: Path) -> None:
         os.rename(old, path)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync_directory(path: Path) -> None:
-    # Not every system lets a directory be opened; there the rename is as safe as it gets.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 # --- reading -------------------------------------------------------------------------------------

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import equinox as eqx
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from minorant._parameters import from_vector, hold
-from minorant._types import Array, PyTree
-from minorant.data import AbstractSource
+from minorant._types import Array, PyTree, Rows
+from minorant.data import AbstractCount, AbstractSource
 from minorant.models.base import AbstractModel
 from minorant.result import CODES, Outcome
 
 Model = TypeVar("Model", bound=AbstractModel, covariant=True)
-Source = TypeVar("Source", bound=AbstractSource, covariant=True)
+Source = TypeVar("Source", bound=AbstractCount, covariant=True)
 
 
 TRACE_LENGTH = 128
@@ -41,6 +41,13 @@ class Problem(eqx.Module, Generic[Model, Source]):
     model: Model
     source: Source
     fixed: PyTree | None = None
+
+    def n_rows(self) -> Float[Array, ""]:
+        """The sum of the rows' weights."""
+        return self.source.n_rows()
+
+
+Counted: TypeAlias = Problem[AbstractModel, AbstractCount]
 
 
 def model_at(template: Any, point: Array, fixed: PyTree | None) -> Any:
@@ -69,15 +76,33 @@ class AbstractState(eqx.Module):
 
 
 class AbstractSolver(eqx.Module):
-    """One step of a climb; the loop is in ``climbing.py`` and nowhere else."""
+    """One step of a climb; the loop is in ``climbing.py`` and nowhere else.
+
+    A step is one pass over the rows between two computations that see none of them: ``asks`` says
+    with which parameters to pass, ``answered`` moves by what the pass found. So a pass may be
+    compiled into the step or go over chunks, files and machines.
+    """
 
     @abstractmethod
     def init(self, problem: Problem) -> Any:
         """The state before the first step."""
 
     @abstractmethod
-    def step(self, problem: Problem, state: Any) -> Any:
+    def asks(self, problem: Counted, state: Any) -> PyTree:
+        """The parameters of the next pass over the rows."""
+
+    @abstractmethod
+    def look(self, parameters: PyTree, rows: Rows) -> PyTree:
+        """What one block of rows adds to the pass; a function of its arguments alone."""
+
+    @abstractmethod
+    def answered(self, problem: Counted, state: Any, found: PyTree) -> Any:
+        """The state after a pass that found these sums; one that has ended stays where it is."""
+
+    def step(self, problem: Problem[AbstractModel, AbstractSource], state: Any) -> Any:
         """The state after one more pass over the rows."""
+        found = problem.source.fold(self.look, self.asks(problem, state))
+        return self.answered(problem, state, found)
 
     @abstractmethod
     def verdict(self, problem: Problem, state: Any) -> Int[Array, ""]:

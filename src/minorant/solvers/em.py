@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 
 from minorant._parameters import to_vector
 from minorant._types import Array, PyTree, Rows
-from minorant.data import AbstractSource
+from minorant.data import AbstractCount
 from minorant.models.base import AbstractTractableModel, Expectation
 from minorant.solvers.accelerate import AbstractAcceleration, Proposal, Squarem
 from minorant.solvers.base import (
@@ -42,7 +42,7 @@ from minorant.solvers.base import (
     model_at,
 )
 
-TractableProblem: TypeAlias = Problem[AbstractTractableModel, AbstractSource]
+TractableProblem: TypeAlias = Problem[AbstractTractableModel, AbstractCount]
 
 
 class EMState(AbstractState):
@@ -130,9 +130,19 @@ class EM(AbstractSolver):
             trace=jnp.full((TRACE_LENGTH, 2), jnp.nan, start.dtype),
         )
 
-    def step(self, problem: TractableProblem, state: EMState) -> EMState:
-        """One pass over the rows at the pending point; a climb that has ended stays where it is."""
-        visit = self._visit(problem, state)
+    def asks(self, problem: TractableProblem, state: EMState) -> tuple[Any, PyTree]:
+        """The model at the pending point, prepared."""
+        model = model_at(state.model, state.pending, problem.fixed)
+        return model, model.prepare()
+
+    def look(self, parameters: tuple[Any, PyTree], rows: Rows) -> Expectation:
+        """Bound and statistics of a block."""
+        model, prepared = parameters
+        return model.expectation(rows, prepared)
+
+    def answered(self, problem: TractableProblem, state: EMState, found: Expectation) -> EMState:
+        """Accept or refuse the pending point; a climb that has ended stays where it is."""
+        visit = self._visit(problem, state, found)
         moved = self._advance(state, visit)
         return self._judge(problem, state, moved, visit)
 
@@ -161,16 +171,14 @@ class EM(AbstractSolver):
         rule = type(self.acceleration).__name__
         return f"EM with {rule} extrapolation, safeguarded, because the M-step is the model's own"
 
-    def _visit(self, problem: TractableProblem, state: EMState) -> Visit:
-        model = model_at(state.model, state.pending, problem.fixed)
-        prepared = model.prepare()
-        found: Expectation = problem.source.fold(_expectation, (model, prepared))
+    def _visit(self, problem: TractableProblem, state: EMState, found: Expectation) -> Visit:
+        model, prepared = self.asks(problem, state)
         objective = found.bound + model.log_prior()
         bound = objective if model.integrates_parameters() else found.bound
         image = to_vector(model.maximise(found.statistics, problem.fixed))
         gain = objective - state.objective
         eps = jnp.finfo(objective.dtype).eps
-        amplified = model.rounding(prepared) * problem.source.n_rows()
+        amplified = model.rounding(prepared) * problem.n_rows()
         slack = 16 * eps * (jnp.abs(objective) + amplified)
         accepted = jnp.isfinite(objective) & (gain >= 0) & (state.code == RUNNING)
         return Visit(bound, objective, image, gain, accepted, slack)
@@ -208,10 +216,10 @@ class EM(AbstractSolver):
         """The stopping rule and the failures."""
         rate, left = aitken(before.last_gain, visit.gain, visit.slack)
         checked = visit.accepted & (before.checking == 1)
-        done = checked & (left <= self.tolerance * problem.source.n_rows())
+        done = checked & (left <= self.tolerance * problem.n_rows())
         failed = ~visit.accepted & before.pending_is_plain & ~_may_shorten(before, visit)
         code = jnp.where(failed, self._failure(visit), jnp.where(done, CONVERGED, RUNNING))
-        wanted = self.tolerance * before.patience * problem.source.n_rows()
+        wanted = self.tolerance * before.patience * problem.n_rows()
         start = visit.accepted & (before.checking == 0) & (visit.gain <= wanted)
         checking = jnp.where(start, 2, jnp.maximum(before.checking - visit.accepted, 0))
         return dataclasses.replace(
@@ -252,11 +260,6 @@ def _worth(point: Array, image: Array, proposal: Proposal) -> Array:
     """
     plain = jnp.linalg.norm(image - point)
     return jnp.linalg.norm(proposal.point - point) / jnp.maximum(plain, 1e-30)
-
-
-def _expectation(parameters: tuple[Any, PyTree], rows: Rows) -> Expectation:
-    model, prepared = parameters
-    return model.expectation(rows, prepared)
 
 
 def _shorter(state: EMState) -> Array:

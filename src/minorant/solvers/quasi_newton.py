@@ -35,6 +35,7 @@ from minorant.solvers.base import (
     TRACE_LENGTH,
     AbstractSolver,
     AbstractState,
+    Counted,
     Problem,
     model_at,
 )
@@ -114,25 +115,41 @@ class QuasiNewton(AbstractSolver):
             trace=jnp.full((TRACE_LENGTH, 2), jnp.nan, start.dtype),
         )
 
-    def step(self, problem: Problem, state: QuasiNewtonState) -> QuasiNewtonState:
-        """One evaluation at the pending point; a climb that has ended stays where it is."""
-        visit = self._visit(problem, state)
+    def asks(self, problem: Counted, state: QuasiNewtonState) -> tuple[Any, Array, Any]:
+        """The model's shape, the pending point, and what is held."""
+        return state.model, state.accepted + state.length * state.direction, problem.fixed
+
+    def look(self, parameters: tuple[Any, Array, Any], rows: Rows) -> tuple[Array, Array]:
+        """The evidence of a block and its gradient."""
+        template, point, fixed = parameters
+
+        def block_evidence(vector: Array) -> Array:
+            model = model_at(template, vector, fixed)
+            return model.summed_log_evidence(rows, model.prepare())
+
+        return jax.value_and_grad(block_evidence)(point)
+
+    def answered(
+        self, problem: Counted, state: QuasiNewtonState, found: tuple[Array, Array]
+    ) -> QuasiNewtonState:
+        """Accept or refuse the pending point; a climb that has ended stays where it is."""
+        visit = self._visit(problem, state, found)
         expected = state.length * (state.gradient @ state.direction)
         gain = visit.objective - state.objective
         rose = jnp.isfinite(visit.objective) & (gain >= _ARMIJO * expected)
         rose &= jnp.all(jnp.isfinite(visit.gradient)) & (gain >= 0)
-        n_rows = jnp.asarray(problem.source.n_rows())
+        n_rows = jnp.asarray(problem.n_rows())
         moved = self._accepted(state, visit, gain, n_rows)
         refused = self._refused(state, visit, gain, expected)
         after = jax.tree.map(lambda a, b: jnp.where(rose, a, b), moved, refused)
         return _ended(state, self._recorded(state, after))
 
-    def verdict(self, problem: Problem, state: QuasiNewtonState) -> Int[Array, ""]:
+    def verdict(self, problem: Counted, state: QuasiNewtonState) -> Int[Array, ""]:
         """0 while running."""
         del problem
         return state.code
 
-    def settled(self, problem: Problem, state: QuasiNewtonState) -> AbstractExactModel:
+    def settled(self, problem: Counted, state: QuasiNewtonState) -> AbstractExactModel:
         """The model at the accepted point of one climb; on the host, in NumPy."""
         return model_at(state.model, state.accepted, problem.fixed)
 
@@ -155,24 +172,22 @@ class QuasiNewton(AbstractSolver):
             "M-step"
         )
 
-    def _visit(self, problem: Problem, state: QuasiNewtonState) -> Visit:
-        point = state.accepted + state.length * state.direction
-
-        def block_evidence(vector: Array, rows: Rows) -> Array:
-            model = model_at(state.model, vector, problem.fixed)
-            return model.summed_log_evidence(rows, model.prepare())
+    def _visit(
+        self, problem: Counted, state: QuasiNewtonState, found: tuple[Array, Array]
+    ) -> Visit:
+        _, point, _ = self.asks(problem, state)
+        bound, gradient = found
 
         def log_prior(vector: Array) -> Array:
             return jnp.asarray(
                 model_at(state.model, vector, problem.fixed).log_prior(), point.dtype
             )
 
-        bound, gradient = problem.source.fold(jax.value_and_grad(block_evidence), point)
         prior, prior_gradient = jax.value_and_grad(log_prior)(point)
         objective = bound + prior
         # Rounding is that of the accepted point: a wild point's own would excuse anything.
         size = jnp.where(jnp.isfinite(state.objective), state.objective, objective)
-        amplified = state.model.rounding(state.model.prepare()) * problem.source.n_rows()
+        amplified = state.model.rounding(state.model.prepare()) * problem.n_rows()
         slack = 16 * jnp.finfo(point.dtype).eps * (jnp.abs(size) + amplified)
         return Visit(point, bound, objective, gradient + prior_gradient, slack)
 

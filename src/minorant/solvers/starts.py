@@ -53,23 +53,29 @@ def subsample(
     candidates = np.arange(n) if weights is None else np.flatnonzero(weights > 0)
     if len(candidates) <= size:
         return candidates
-    return np.sort(rng.choice(candidates, size, replace=False))
+    return candidates[subsample_places(rng, len(candidates), size)]
+
+
+def subsample_places(rng: np.random.Generator, n: int, size: int) -> Int[np.ndarray, " m"]:
+    """Places among ``n``, in order, without replacement."""
+    return np.arange(n) if n <= size else np.sort(rng.choice(n, size, replace=False))
 
 
 def subsample_groups(
-    rng: np.random.Generator, groups: Int[np.ndarray, " n"] | None, n: int, size: int
+    rng: np.random.Generator, lengths: Int[np.ndarray, " g"], size: int
 ) -> Int[np.ndarray, " m"]:
-    """Row numbers of whole groups, sorted by group; of groups longer than ``size`` a stretch."""
-    codes = np.zeros(n, dtype=np.int64) if groups is None else groups
-    order = np.argsort(codes, kind="stable")
-    if n <= size:
-        return order
-    ends = np.cumsum(np.bincount(codes))
+    """Places of whole groups' rows, groups taken end to end; of one longer than ``size`` a stretch.
+
+    Places count the rows of the first group, then those of the second, and so on.
+    """
+    ends = np.cumsum(lengths)
+    if ends[-1] <= size:
+        return np.arange(ends[-1])
     chosen, room = [], size
     for group in rng.permutation(len(ends)):
-        rows = order[ends[group - 1] if group else 0 : ends[group]]
-        first = int(rng.integers(max(len(rows) - room, 0) + 1))
-        chosen.append((group, rows[first : first + room]))
+        start, length = int(ends[group] - lengths[group]), int(lengths[group])
+        first = int(rng.integers(max(length - room, 0) + 1))
+        chosen.append((group, start + np.arange(first, min(first + room, length))))
         room -= len(chosen[-1][1])
         if room <= 0:
             break

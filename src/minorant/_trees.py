@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import importlib
 import pkgutil
 from collections.abc import Iterator
@@ -34,7 +35,6 @@ class Store:
     def __init__(self) -> None:
         """No arrays yet."""
         self.arrays: dict[str, np.ndarray] = {}
-        self._known = known_classes(())
         self._stored: dict[int, tuple[str, Any]] = {}
 
     def encode(self, node: Any, where: str) -> Any:
@@ -56,7 +56,7 @@ class Store:
         return self._encode_container(node, where)
 
     def _encode_container(self, node: Any, where: str) -> Any:
-        fields = _field_names(type(node))
+        fields = field_names(type(node))
         if fields is not None:
             values = {name: self.encode(getattr(node, name), f"{where}.{name}") for name in fields}
             return {"object": [self._class_name(type(node), where), values]}
@@ -78,7 +78,7 @@ class Store:
 
     def _class_name(self, kind: type, where: str) -> str:
         name = stored_name(kind)
-        if self._known.get(name, kind) is not kind or _is_taken(kind):
+        if _own_by_name().get(name, kind) is not kind or _is_taken(kind):
             raise TypeError(
                 f"{where} is of your class {kind.__name__}, the name of one of minorant's own: "
                 "rename it, so that it can be told apart when it is loaded."
@@ -149,9 +149,9 @@ def known_classes(classes: tuple[type, ...]) -> dict[str, type]:
     Raises:
         TypeError: when one that is given is not a data class, or has the name of another.
     """
-    known = {stored_name(kind): kind for kind in _own_classes()}
+    known = dict(_own_by_name())
     for kind in classes:
-        if not isinstance(kind, type) or _field_names(kind) is None:
+        if not isinstance(kind, type) or field_names(kind) is None:
             raise TypeError(f"classes must be component or model classes; got {kind!r}.")
         if known.setdefault(stored_name(kind), kind) is not kind or _is_taken(kind):
             raise TypeError(
@@ -160,12 +160,20 @@ def known_classes(classes: tuple[type, ...]) -> dict[str, type]:
     return known
 
 
-def _own_classes() -> Iterator[type]:
-    for module in _modules():
-        for kind in vars(module).values():
-            own = isinstance(kind, type) and kind.__module__ == module.__name__
-            if own and (_field_names(kind) is not None or issubclass(kind, enum.Enum)):
-                yield kind
+@functools.cache
+def _own_by_name() -> dict[str, type]:
+    return {stored_name(kind): kind for kind in _own_classes()}
+
+
+@functools.cache
+def _own_classes() -> tuple[type, ...]:
+    return tuple(
+        kind
+        for module in _modules()
+        for kind in vars(module).values()
+        if isinstance(kind, type) and kind.__module__ == module.__name__
+        if field_names(kind) is not None or issubclass(kind, enum.Enum)
+    )
 
 
 def _modules() -> Iterator[Any]:
@@ -176,7 +184,7 @@ def _modules() -> Iterator[Any]:
             yield importlib.import_module(f"{module.__name__}.{entry.name}")
 
 
-def _field_names(kind: type) -> tuple[str, ...] | None:
+def field_names(kind: type) -> tuple[str, ...] | None:
     """The fields of a dataclass or named tuple; None for any other class."""
     if dataclasses.is_dataclass(kind):
         return tuple(field.name for field in dataclasses.fields(kind))
@@ -186,7 +194,7 @@ def _field_names(kind: type) -> tuple[str, ...] | None:
 
 def _build(kind: type, values: dict[str, Any]) -> Any:
     """An object from its fields; a field that came later takes its default."""
-    names, defaults = _field_names(kind), _defaults(kind)
+    names, defaults = field_names(kind), _defaults(kind)
     unknown = values.keys() - set(names or ())
     missing = set(names or ()) - values.keys() - defaults.keys()
     if unknown or missing:

@@ -12,6 +12,8 @@ from minorant.evidence.bracket import (
     nested_rhat,
     weighed,
 )
+from minorant.evidence.modes import unexplained
+from minorant.evidence.narrowing import unseen
 from minorant.evidence.schedule import Plan, conditional_size, next_power, resampled
 
 
@@ -68,6 +70,31 @@ def test_the_bridge_of_constant_weights_is_exact():
     one = bridged(np.full(10, 2.5), np.full(7, 2.5))
     assert one.value == pytest.approx(2.5, abs=1e-9)
     assert one.standard_error == pytest.approx(0.0, abs=1e-9)
+
+
+def test_nothing_is_unseen_where_weights_are_alike():
+    assert unseen(np.full(500, 3.0)) == 0.0
+
+
+@pytest.mark.parametrize("shape", [0.3, 0.6])
+def test_what_is_unseen_of_a_pareto_tail(shape):
+    """The mean beyond the point of probability 1/s is closed; the largest draw stands for it."""
+    rng, s = np.random.default_rng(6), 2000
+    draws = stats.genpareto.rvs(shape, size=(300, s), random_state=rng)
+    found = np.median([unseen(np.log(weights)) for weights in draws])
+    top = stats.genpareto.isf(1.0 / s, shape)
+    beyond = (top + (1.0 + shape * top) / (1.0 - shape)) / s * (1.0 - shape)
+    assert 0.8 < found / beyond < 1.3
+
+
+def test_one_chain_in_the_other_mode_does_not_hide_it():
+    own, far = np.zeros((4, 128)), np.zeros(128)
+    own[2:, 5] = far[:20] = 50.0
+    np.testing.assert_array_equal(unexplained(own, far), far > 0)
+    # As many of both kinds are a tail that both visit.
+    own[:, :20] = 50.0
+    assert not unexplained(own, far).any()
+    assert not unexplained(np.zeros((4, 128)), np.eye(128)[0] * 50.0).any()
 
 
 def test_zero_weights_count():

@@ -119,6 +119,7 @@ def test_sequences_are_whole_in_their_chunks(chain, files):
     np.testing.assert_array_equal(
         evidence.path(chain, chunks), evidence.path(chain, ROWS, groups=GROUPS)
     )
+    np.testing.assert_array_equal(chain.labels(chunks), chain.labels(ROWS, groups=GROUPS))
     named = chain._replace(names=NAMES)
     same(named.posterior(files, groups="who").probability[0], chain.posterior(
         ROWS, groups=GROUPS

@@ -104,7 +104,8 @@ def fit(  # noqa: PLR0913  # pyright: ignore[reportInconsistentOverload]
         bound: an object of ``minorant.bounds``; None for the evidence lower bound. For an encoder;
             of a target for families that climb by stochastic ascent.
         solver: ``EM(acceleration, tolerance)`` or ``QuasiNewton(tolerance)``; None for EM where
-            the M-step is closed and quasi-Newton where it is not. With an encoder
+            the M-step is closed and quasi-Newton where it is not. Of very many rows
+            ``solvers.Incremental()`` or ``solvers.OnlineEM()``. With an encoder
             ``solvers.Ascent(accuracy)``, in nats per row.
         starts: how many starts and of which kinds; None: twelve partitions of the rows where the
             latent is discrete, else the model's own number. Of other models (``StateSpace``, a

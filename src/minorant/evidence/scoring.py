@@ -145,9 +145,9 @@ def labels(
 
 
 def _labels(fit: Fit, scored: Scored) -> Int[np.ndarray, " n"]:
-    if posterior_kind(fit, scored) is not Categorical:
+    found = posterior_kind(fit, scored).from_rows(mapped(fit, scored, _by_row))
+    if not isinstance(found, Categorical):
         raise TypeError(f"{type(fit.model).__name__} has no components: its latent is not finite.")
-    found = Categorical.from_rows(mapped(fit, scored, _by_row))
     return np.argmax(found.log_probability, axis=0)
 
 

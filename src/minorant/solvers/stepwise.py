@@ -71,8 +71,9 @@ class Incremental(AbstractStepwise):
     """Incremental EM for some sweeps, then EM: the answer and the bound are those of full passes.
 
     Parts are chunks where rows come in chunks, else consecutive blocks; parts not yet looked at
-    count with the mean statistics of the rows that starts were chosen on. Not for few rows: a table
-    of a single part is climbed by EM alone.
+    count with the mean statistics of the rows that starts were chosen on. Not for few rows: of a
+    table in a single part a sweep is a plain step of EM. Nor for the last digits: there accelerated
+    EM is quicker (``benchmarks/streaming_fits.py``).
 
     Args:
         em: the EM that ends the climb.
@@ -89,7 +90,7 @@ class Incremental(AbstractStepwise):
     """
 
     em: EM = EM()
-    sweeps: int = eqx.field(static=True, default=4)
+    sweeps: int = eqx.field(static=True, default=2)
     parts: int = eqx.field(static=True, default=32)
 
     def __check_init__(self) -> None:

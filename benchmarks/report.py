@@ -36,7 +36,6 @@ ORDER = (
     "encoder_step",
     "large_data",
     "many_components",
-    "streaming_fits",
     "acceleration",
     "dask_workers",
 )

@@ -30,7 +30,6 @@ SECTIONS = (
     "large_data",
     "dask_workers",
     "many_components",
-    "streaming_fits",
 )
 
 

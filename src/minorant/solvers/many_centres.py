@@ -1,7 +1,9 @@
 """Where climbs with hundreds or thousands of components start: one k-means on a sample of rows.
 
-Seeds are drawn as k-means++ draws them (Arthur & Vassilvitskii, 2007), then moved by Lloyd's
-steps. Scores are formed for some rows at a time, so memory stays at that of the rows.
+Seeds are drawn half in proportion to the squared distance from the seeds so far and half uniformly,
+as Blömer & Bujna (2016) adapt k-means++ to mixtures: among thousands of seeds drawn by distance
+alone many would be outliers, on which components collapse. Lloyd's steps follow. Scores are formed
+for some rows at a time, so memory stays at that of the rows.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from jaxtyping import Float, Int
 
 from minorant.solvers.starts import seeds
 
-_SAMPLE = 40  # rows per component
+_SAMPLE = 150  # rows per component: covariances need several times d
+_UNIFORM_SHARE = 0.5
 _FEWEST = 10_000
 _STEPS = 10
 _SCORES = 4_000_000  # formed at a time
@@ -30,8 +33,8 @@ def partition(
     weights: Float[np.ndarray, " m"],
     k: int,
 ) -> Int[np.ndarray, " m"]:
-    """A component for every row: k-means from seeds of k-means++, at most ten steps."""
-    centres = seeds(rng, points, weights, k, 1, uniform=0.0)[0]
+    """A component for every row: k-means, at most ten steps."""
+    centres = seeds(rng, points, weights, k, 1, uniform=_UNIFORM_SHARE)[0]
     labels = nearest_centre(points, centres)
     for _ in range(_STEPS):
         centres = _means(points, weights, labels, centres)

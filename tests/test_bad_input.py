@@ -216,8 +216,8 @@ def test_a_fit_that_is_not_there_or_is_a_file(copy, capsys):
 
 FILES = {
     "not there": ("none.csv", None, "does not exist"),
-    "a directory": ("FIT", None, "no ending"),
-    "a directory named like a table": ("folder.csv", "folder", "is a directory"),
+    "a directory": ("FIT", None, "holds no Parquet or Arrow file"),
+    "a directory named like a table": ("folder.csv", "folder", "holds no Parquet or Arrow file"),
     "no table": ("rows.parquet", b"x,y\n1,2\n", "is not a readable Parquet table"),
     "empty": ("empty.csv", b"", "is empty"),
     "no rows": ("header.csv", b"x,y\n", "has a header and no rows"),

@@ -16,7 +16,7 @@ from minorant.data.tables import as_table
 from minorant.lists import first_lists, lists_of, new_lists
 from minorant.posteriors import Truncated
 from minorant.preparation import prepare
-from minorant.solvers import EM, Anderson, Problem, QuasiNewton
+from minorant.solvers import EM, Anderson, Problem, QuasiNewton, many_centres
 from minorant.solvers.starts import Starts
 from minorant.solvers.truncated_em import TruncatedEM
 
@@ -308,6 +308,31 @@ def test_a_component_that_collapsed_is_named_with_its_rows(float64):
     (one,) = found.degenerate
     assert (one.component, one.rows) == (2, tuple(range(N, N + 9)))
     np.testing.assert_array_equal(found.model.weights, start.weights)
+
+
+def test_centres_are_looked_for_a_few_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr(many_centres, "_SCORES", 50)
+    far = ((ROWS[:, None] - MEANS) ** 2).sum(2)
+    np.testing.assert_array_equal(many_centres.nearest_centre(ROWS, MEANS), far.argmin(1))
+
+
+def test_means_are_weighted_and_centres_without_rows_stay():
+    found = many_centres._means(ROWS, WEIGHTS, LABELS, np.full((K + 1, D), 7.0))
+    one = np.average(ROWS[LABELS == 2], axis=0, weights=WEIGHTS[LABELS == 2])
+    np.testing.assert_allclose(found[2], one)
+    np.testing.assert_array_equal(found[K], [7.0, 7.0])
+
+
+def test_a_partition_is_by_the_nearest_mean():
+    groups = np.repeat(np.arange(4), 30)
+    rows = 50.0 * np.eye(4)[groups] + RNG.normal(size=(120, 4))
+    weights = RNG.integers(1, 4, 120).astype(float)
+    labels = many_centres.partition(np.random.default_rng(0), rows, weights, 4)
+    held = np.unique(labels)
+    means = [np.average(rows[labels == k], axis=0, weights=weights[labels == k]) for k in held]
+    far = ((rows[:, None] - np.stack(means)) ** 2).sum(2)
+    assert len(held) > 1
+    np.testing.assert_array_equal(labels, held[far.argmin(1)])
 
 
 MIXTURE = minorant.Mixture(Gaussian(), n_components=3)

@@ -19,6 +19,7 @@ from minorant.cli.faces import GAUSSIAN, Face, Kinds, Numbers, floats
 from minorant.data.columns import CATEGORIES, Column, Columns
 from minorant.data.files import STANDARD, read_table, write_table
 from minorant.data.in_tables import Tables, appended_table, is_dataset
+from minorant.data.paths import find_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,11 +40,15 @@ def is_large(path: str, memory: str | None) -> bool:
     """Whether a table is to be read part by part.
 
     Raises:
+        OSError: for a folder without tables, or a pattern that no file has.
         ValueError: for standard input, which can be read only once.
     """
     if memory is not None and path == STANDARD:
         raise ValueError("--memory is not for standard input, which is read once: name a file.")
-    return memory is not None or is_dataset(path)
+    if is_dataset(path):
+        find_files(path)  # refused for itself before anything is said of the output
+        return True
+    return memory is not None
 
 
 def is_shared(request: Request) -> bool:

@@ -39,6 +39,7 @@ from minorant.solvers.truncated_em import TruncatedEM, pair_scores
 _SMOOTHING = 0.01
 _FIRST_STRETCH = 4
 _LONGEST_STRETCH = 64
+_LISTS_COST = 2.0  # new lists cost a few steps, and open the way for those that follow
 _START_ROWS = 512  # per block: scores of all components are formed
 
 
@@ -156,7 +157,7 @@ def check_rows(table: Table, starts: Starts | None) -> None:
 
 
 def _in_stretches(course: Course, climb: Climb) -> tuple[Lanes, PairedSource, np.ndarray]:
-    """Stretches of EM, each twice as long up to a limit, and new lists between them.
+    """Stretches of EM, longer as lists settle, and new lists between them.
 
     Returns:
         The lane, the rows with their last lists, and the slot in memory that each row came from.
@@ -175,16 +176,25 @@ def _in_stretches(course: Course, climb: Climb) -> tuple[Lanes, PairedSource, np
         lanes = run(stretch, problem, lanes, prepared.spread)
         if _is_over(climb, lanes):
             return lanes, source, slots
-        turn, length = turn + 1, min(2 * length, _LONGEST_STRETCH)
+        turn += 1
         here = lanes.model(0)
         other, order = new_lists(source, here, course.form, course.posterior.searched, turn)
         gain = _bound_of_lists(other.rows, here) - float(np.asarray(lanes.state.bound)[0])
         settled = gain <= course.tolerance * float(prepared.source.total_weight)
         if settled and int(np.asarray(lanes.state.code)[0]):
             return lanes, source, slots
+        length = _next_length(length, gain, lanes, steps)
         if gain > 0:
             source, slots = other, slots[order]
             lanes = lanes._replace(state=_taken_up(lanes.state))
+
+
+def _next_length(length: int, gain: float, lanes: Lanes, before: int) -> int:
+    """Half as long where new lists gained more than the steps would that they cost, else twice."""
+    bounds = np.concatenate(lanes.traces[0])[before:, 0]
+    by_step = (bounds[-1] - bounds[0]) / max(len(bounds) - 1, 1)
+    wanted = length // 2 if gain > _LISTS_COST * by_step else 2 * length
+    return int(np.clip(wanted, _FIRST_STRETCH, _LONGEST_STRETCH))
 
 
 def _is_over(climb: Climb, lanes: Lanes) -> bool:

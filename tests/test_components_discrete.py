@@ -354,8 +354,10 @@ def fitted(request):
     with jax.enable_x64(True):
         truth = {
             "bernoulli": Bernoulli(np.array([[0.1, 0.8, 0.9, 0.2], [0.8, 0.1, 0.2, 0.9]])),
-            "categorical": Categorical((2, 3), np.array([[0.9, 0.1, 0.7, 0.2, 0.1],
-                                                         [0.1, 0.9, 0.1, 0.1, 0.8]])),
+            # Three columns: two classes of two columns of 2 and 3 kinds have seven free
+            # parameters and the table five, so that no weight is better than another.
+            "categorical": Categorical((2, 3, 2), np.array([[0.9, 0.1, 0.7, 0.2, 0.1, 0.8, 0.2],
+                                                            [0.1, 0.9, 0.1, 0.1, 0.8, 0.3, 0.7]])),
             "poisson": Poisson(np.array([[2.0, 20.0], [12.0, 6.0]])),
             "negative_binomial": NegativeBinomial(np.array([[4.0, 60.0], [50.0, 8.0]]),
                                                   np.array([[3.0, 5.0], [4.0, 8.0]])),
@@ -374,3 +376,14 @@ def test_fit_climbs_and_recovers(fitted):
     order = [0, 1] if np.abs(found - mean).sum() < np.abs(found[::-1] - mean).sum() else [1, 0]
     np.testing.assert_allclose(found[order], mean, rtol=0.2, atol=0.15)
     np.testing.assert_allclose(fit.model.weights[order][1], labels.mean(), atol=0.08)
+
+
+def test_classes_that_no_table_tells_apart_still_reach_its_exact_optimum():
+    """Two classes of a 2 x 3 table fit it exactly: the optimum is the saturated one."""
+    rng = np.random.default_rng(8)
+    table = rng.multinomial(1500, [0.25, 0.1, 0.15, 0.05, 0.15, 0.3])
+    rows = np.array([(i, j) for i in range(2) for j in range(3)], float).repeat(table, axis=0)
+    with jax.enable_x64(True):
+        fit = minorant.fit(Mixture(Categorical(), n_components=2), rows, progress=False)
+    saturated = (table * np.log(table / table.sum())).sum()
+    np.testing.assert_allclose(fit.trace.objective[-1], saturated, rtol=0, atol=1500 * 1e-6)

@@ -23,8 +23,7 @@ from benchmarks import options
 from benchmarks.digits import decoder, images
 from benchmarks.report import Section, save
 from minorant import encoding
-from minorant.data.tables import as_table
-from minorant.preparation import prepare
+from minorant.batches import batches_of
 from minorant.solvers import _adam
 
 L, BATCH, DRAWS, STEPS, SIZE = 5, 256, 2, 100, 3e-3
@@ -63,10 +62,9 @@ def main(argv: list[str] | None = None) -> None:
 def _ours(train: np.ndarray) -> tuple[Any, Callable[[], Any]]:
     """The model with its encoder, and a block of steps as the climb takes them."""
     encoder = minorant.Encoder(held_out=0.0, bound=minorant.bounds.Elbo())
-    table, names = as_table(train, None, None, None, None, empty_rows=False)
-    model = encoding.started(decoder(L, train), table, names, encoder, 0)
-    prepared = prepare(model, table, names)
-    objective, _ = encoding._objectives(prepared, 0)
+    prepared = encoding.encodable(decoder(L, train), train, (None,) * 4, encoder, None)
+    prepared = encoding.started(prepared, None, 0)
+    model, objective = prepared.template, batches_of(prepared, 0).climbed
     objective = dataclasses.replace(objective, batch=BATCH, draws=DRAWS)
     start = jax.tree.map(np.asarray, encoding._begin(objective))
     floats, rest = eqx.partition(start, eqx.is_inexact_array)

@@ -35,6 +35,7 @@ ORDER = (
     "digits",
     "encoder_step",
     "large_data",
+    "large_encoder",
     "many_components",
     "acceleration",
     "dask_workers",

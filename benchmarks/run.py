@@ -28,6 +28,7 @@ SECTIONS = (
     "digits",
     "encoder_step",
     "large_data",
+    "large_encoder",
     "dask_workers",
     "many_components",
 )

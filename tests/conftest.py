@@ -1,8 +1,8 @@
 """What a test may ask for: a float type in its own scope, seeds, a warm compilation cache.
 
 Compiling dominates the suite. Programs of the test process itself are compiled by XLA's older loop
-emitters and with less optimisation, which takes 0.6 of the time; what tests start as processes of
-their own (the command line, the demo, what once hung) is compiled as it is for users.
+emitters, in one piece and with less optimisation, which takes half of the time; what tests start as
+processes of their own (the command line, the demo, what once hung) is compiled as it is for users.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ import pytest
 
 from minorant import _config
 
-_QUICK = "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
+_QUICK = (
+    "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1 "
+    "--xla_cpu_enable_concurrency_optimized_scheduler=false "
+    "--xla_cpu_copy_insertion_use_region_analysis=false"
+)
 _KNOWS_THEM = (0, 10)  # a release that does not know a flag ends the process
 
 

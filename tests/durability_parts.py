@@ -6,6 +6,7 @@ of a fit costs a fork and the loading of compiled programs, and no import.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -14,17 +15,22 @@ import signal
 import sys
 import time
 import traceback
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 import minorant
 from minorant import _trees, climbing, fitting
 from minorant.components import Gaussian
 from minorant.data.arrays import Table
 from minorant.data.chunks import AbstractChunks
-from minorant.solvers import EM, Plain, QuasiNewton
+from minorant.families import LowRank
+from minorant.solvers import EM, Ascent, Incremental, Plain, QuasiNewton
 from minorant.solvers.starts import Starts
+from minorant.target_fit import TargetFit
 
 
 class Slices(AbstractChunks):
@@ -77,14 +83,44 @@ def started(*means, floor=None):
     return minorant.Mixture(component, weights=np.full(k, 1 / k), n_components=k)
 
 
+class Line(minorant.Model):
+    """Two columns along a line. What is imported here would start JAX's threads in the mother."""
+
+    slope: Array
+    scale: Array = minorant.positive()
+
+    def prior(self):
+        import numpyro.distributions as dist
+
+        return dist.Normal(jnp.zeros(1), 1.0).to_event(1)
+
+    def likelihood(self, z):
+        import numpyro.distributions as dist
+
+        return dist.Normal(self.slope * z[0] + 0.8, self.scale).to_event(1)
+
+
+@functools.cache  # traced and compiled once
+def ridge(bend=0.5):
+    """A bent ridge in three dimensions."""
+    weight = np.arange(1.0, 4.0)
+
+    def log_density(x):
+        return -0.5 * jnp.sum(weight * x**2) - bend * (x[0] + x[1] - x[2] ** 2) ** 2
+
+    return minorant.Target(log_density, x=minorant.unknowns.real(3))
+
+
 def fitted(scene, checkpoint=None, **options):
     """One of the fits, in double precision."""
-    given = SCENES[scene]
+    given = (SCENES | ASCENTS)[scene]
     options = {**given, **options}
     data = options.pop("data", rows)
     data = data() if callable(data) else data
     with jax.enable_x64(True):
-        return fitting.fit(options.pop("model"), data, checkpoint=checkpoint, **options)
+        model = options.pop("model")
+        model = model() if isinstance(model, types.FunctionType) else model
+        return fitting.fit(model, data, checkpoint=checkpoint, **options)
 
 
 SCENES = {
@@ -103,17 +139,50 @@ SCENES = {
         "solver": EM(Plain(), tolerance=0.0),
         "max_steps": 15,
     },
+    "sweeps": {
+        "model": started([0.1, 0.0], [2.0, 2.0]),
+        "data": lambda: Slices(rows(1000), seconds=0.002),
+        "solver": Incremental(EM(Plain(), tolerance=0.0), sweeps=12),
+        "max_steps": 3,
+    },
+}
+
+
+# Fits by stochastic ascent.
+ASCENTS = {
+    "encoder": {
+        "model": Line(np.ones(2), np.ones(())),
+        "data": lambda: Slices(rows(1000)),
+        "posterior": minorant.Encoder(width=4, depth=1, batch=4),
+        "solver": Ascent(accuracy=1e-2, max_steps=5000),
+    },
+    "target": {
+        "model": lambda: ridge(),
+        "data": None,
+        "posterior": LowRank(rank=1),
+        "accuracy": 0.5,
+        "seconds": float("inf"),
+    },
 }
 
 
 def fingerprint(fit):
     """A digest of every number of a fit but the seconds it took."""
-    digest = hashlib.sha256()
+    if isinstance(fit, TargetFit):
+        numbers = [(rung.bound, rung.evidence, rung.member) for rung in fit.rungs]
+        sentences = [rung.sentence for rung in fit.rungs]
+        return f"{fit.outcome.name} {sentences} {_digest((numbers, fit.posterior.draws.points))}"
     trees = (fit.model, fit.state, fit.standardised, fit.trace, fit.bound, fit.objective)
-    for leaf in [*jax.tree.leaves(trees), *(climb.point for climb in fit.climbs)]:
+    points = [climb.point for climb in fit.climbs]
+    return f"{fit.outcome.name} {fit.starts} {_digest((trees, points))}"
+
+
+def _digest(trees):
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(trees):
         array = np.asarray(leaf)
         digest.update(str((array.dtype, array.shape)).encode() + array.tobytes())
-    return f"{fit.outcome.name} {fit.starts} {digest.hexdigest()}"
+    return digest.hexdigest()
 
 
 def answer(order):

@@ -295,9 +295,6 @@ def test_options_that_make_no_sense(tmp_path):
         parts.fitted("starts", 3)
     with pytest.raises(FileNotFoundError, match="give one whose parent exists"):
         parts.fitted("starts", tmp_path / "no" / "such")
-    target = minorant.Target(lambda x: -(x**2), x=minorant.unknowns.real())
-    with pytest.raises(ValueError, match="checkpoint is not for the fit of a target"):
-        minorant.fit(target, checkpoint=tmp_path)
 
 
 # --- the time it takes, and what is told ---------------------------------------------------------

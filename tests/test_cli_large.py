@@ -21,12 +21,14 @@ def folder(tmp_path_factory):
     rows = rng.normal(size=(N, 2)) + 4.0 * rng.integers(2, size=(N, 1))
     rows[::10, 0] = rows[5::10, 1] = np.nan
     columns = dict(zip("ab", rows.T, strict=True)) | {"n": rng.integers(0, 3, N)}
+    columns["kind"] = np.array(["x", "y", None], dtype=object)[rng.integers(0, 3, N)]
     columns["note"] = np.array([f"row {i}" for i in range(N)], dtype=object)
     write_table(place / "one.parquet", columns)
     (place / "rows").mkdir()
     for part, index in enumerate(np.array_split(np.arange(N), [900, 1000])):
         write_table(place / "rows" / f"{part}.parquet", {k: v[index] for k, v in columns.items()})
-    words = ["--model=gaussian-mixture", "-k2", "--weights-column=n", "--drop=note", "--starts=1"]
+    words = ["--model=gaussian-mixture", "-k2", "--weights-column=n", "--drop=note", "--drop=kind",
+             "--starts=1"]  # fmt: skip
     for table, out in (("one.parquet", "ONE"), ("rows", "PARTS")):
         options = [*words, "--out", str(place / out), "--quiet"]
         assert main(["fit", str(place / table), *options]) == 0
@@ -90,13 +92,35 @@ def test_a_part_that_fails_leaves_nothing_behind(folder, capsys):
     assert set(os.listdir(folder)) == before
 
 
+@pytest.mark.parametrize(
+    ("model", "drop"), [("mixture", ["note", "a", "b"]), ("latent-class", ["note", "a", "b"])]
+)
+def test_types_and_categories_are_those_of_one_file(folder, model, drop):
+    words = [f"--model={model}", "-k2", "--starts=1", "--tolerance=1e-4", "--quiet"]
+    words += [f"--drop={name}" for name in drop]
+    for table, out in (("one.parquet", "ONE-K"), ("rows", "PARTS-K")):
+        command = ["fit", str(folder / table), *words, "--out", str(folder / f"{out}{model}")]
+        assert main(command) == 0
+    one, parts = (minorant.load(folder / f"{name}{model}") for name in ("ONE-K", "PARTS-K"))
+    np.testing.assert_allclose(parts.bound, one.bound, rtol=1e-9)
+    ask = ("score", folder / f"PARTS-K{model}")
+    known = asked(folder, "known.parquet", *ask, folder / "one.parquet")
+    assert_same(asked(folder, "found.parquet", *ask, folder / "rows", *SMALL), known)
+
+
 REFUSED = {
     "text": ("fit rows --model gaussian-mixture -k 2 --out F", "leave it out (--drop)"),
-    "no type": ("fit rows --model mixture -k 2 --drop note --out F", "--column a=gaussian"),
-    "categories": ("fit rows --model latent-class -k 2 --out F", "needs the whole table"),
-    "one sequence": ("fit rows --model state-space -l 1 --drop note --out F", "--group"),
+    "a flow": ("fit rows --model flow-density --drop note --out F", "needs the whole table"),
+    "notes": ("fit rows --model mixture -k 2 --out F", "too many to be categories"),
+    "one sequence": (
+        "fit rows --model state-space -l 1 --drop note --drop kind --out F",
+        "--group",
+    ),
     "no column": ("fit rows --model gaussian-mixture -k 2 --drop x --out F", "no column 'x'"),
-    "no size": ("fit rows --model ppca -l 1 --drop note --memory lots --out F", "--memory must"),
+    "no size": (
+        "fit rows --model ppca -l 1 --drop note --drop kind --memory lots --out F",
+        "--memory must",
+    ),
     "standard input": ("fit - --model gaussian-mixture -k 2 --memory 1GB --out F", "read once"),
     "text output": ("score ONE rows --out s.csv", "part by part"),
     "output among rows": ("score ONE rows --out rows/s.parquet", "read as a part"),

@@ -23,6 +23,7 @@ from minorant.data.dataset import ParquetChunks
 from minorant.data.engines import Here
 from minorant.data.files import write_table
 from minorant.data.survey import survey
+from minorant.estimators import GaussianMixture, _in_chunks
 
 distributed = pytest.importorskip("distributed")
 NAMES = ("x", "y", "z")
@@ -170,6 +171,43 @@ def test_collections_give_the_answer_in_memory(kind, values, weights, in_memory,
     else:
         rows = minorant.chunks(as_frame(values, weights, cuts), weights="w", dask=client)
     assert_close(mixture(rows), in_memory)
+
+
+def test_a_collection_is_fitted_as_it_is(values, weights, in_memory, client):
+    frame = as_frame(values, weights, (0, 3004, ROWS))
+    with client.as_current():
+        assert_close(mixture(frame, weights="w"), in_memory)
+        estimator = GaussianMixture(3)
+        rows = _in_chunks.opened(estimator, frame, reset=True, sample_weight="w")
+    assert rows.names == NAMES
+    assert estimator.feature_names_in_.tolist() == list(NAMES)
+
+
+def test_interrupted_workers_go_on_to_the_last_bit(on_workers, folder, client, tmp_path):
+    passes = []
+
+    def pulled(progress):
+        passes.append(progress.steps)
+        if len(passes) == 3:
+            raise KeyboardInterrupt
+
+    place = {"checkpoint": minorant.Checkpoint(tmp_path / "climb", seconds=0)}
+    stopped = mixture(on(folder, client), callbacks=(pulled,), **place)
+    assert stopped.outcome is minorant.Outcome.INTERRUPTED
+    seen = []
+    again = mixture(on(folder, client), callbacks=(lambda p: seen.append(p.steps),), **place)
+    assert_same(again, on_workers)
+    assert seen[0] > passes[-1]
+
+
+def test_categories_are_read_as_codes_by_workers(client, tmp_path):
+    words = np.array(["b", "a", None], dtype=object)[np.arange(3000) % 3]
+    write_table(tmp_path / "a.parquet", {"c": words, "x": np.arange(3000.0)})
+    there = minorant.chunks(tmp_path, categories=["c"], dask=client)
+    here = minorant.chunks(tmp_path, categories=["c"])
+    seen = there.engine.survey(there, lambda table: None, True)
+    jax.tree.map(np.testing.assert_array_equal, seen, survey(here, lambda table: None, True))
+    assert (seen.look.minimum[0], seen.look.maximum[0]) == (0.0, 1.0)
 
 
 def as_frame(values, weights, cuts):

@@ -87,3 +87,14 @@ def test_an_empty_component_is_found():
     model = minorant.Mixture(component, np.array([1.0 - 1e-9, 1e-9]), n_components=2)
     np.testing.assert_array_equal(degeneracy.degenerate_mask(model, 100.0), [False, True])
     assert degeneracy.is_spurious(model, 100.0, 1)
+
+
+def test_rows_looked_at_in_parts_are_named_as_all_at_once(atom, monkeypatch):
+    monkeypatch.setattr(degeneracy, "_MOST_CHANCES", 3 * 50)
+    rows = table(8)
+    rows[np.arange(0, 120, 7), 1] = np.nan  # complete rows and others in a part
+    parts = climbed(rows).degenerate
+    monkeypatch.undo()
+    whole = climbed(rows).degenerate
+    assert parts == whole
+    assert parts[0].rows == tuple(range(120, 128))

@@ -22,7 +22,7 @@ import minorant
 from minorant.checkpoints import file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-KILLS = {"starts": 18, "quasi-newton": 16, "chunks": 16}  # 50
+KILLS = {"starts": 14, "quasi-newton": 12, "chunks": 12, "sweeps": 12}  # 50
 LONGEST = 120.0
 LIMIT = 15_000  # bytes: a checkpoint that holds no state yet is shorter, one that does longer
 
@@ -85,6 +85,14 @@ def changed(directory):
         return None
 
 
+def steps(directory):
+    """How many the checkpoint knows of."""
+    try:
+        return file.read_head(directory)["kept"]["step"]
+    except FileNotFoundError:
+        return 0
+
+
 def gone(child):
     """Wait until a process is no more."""
     deadline = time.monotonic() + LONGEST
@@ -137,6 +145,21 @@ def test_killed_again_and_again_it_comes_to_the_answer_of_the_unbroken_run(
     where = [(fit, kept["run"], kept["step"], kept["chunk"] or 0) for fit, _, kept in places]
     assert where == sorted(where)  # no life lost what an earlier one had kept
     assert len(set(where)) > 4
+
+
+def test_a_killed_ascent_goes_on_from_its_last_block(nursery, tmp_path):
+    child, out = nursery.born("encoder", tmp_path / "climb")
+    deadline = time.monotonic() + LONGEST
+    while not out.exists() and steps(tmp_path / "climb") < 700:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    gone(child)
+    found = minorant.status(tmp_path / "climb", classes=(parts.Line,))
+    assert found.state == "killed"
+    assert 700 <= found.kept.step < 2700
+    assert found.model.slope.shape == (2,)
+    assert nursery.answered("encoder", tmp_path / "climb") == nursery.answered("encoder")
 
 
 def test_a_disk_that_is_full_ends_the_climb_with_a_sentence(nursery, unbroken, tmp_path):

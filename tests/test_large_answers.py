@@ -10,7 +10,7 @@ from minorant.components import Dirichlet, Gaussian, Poisson
 from minorant.data.files import write_table
 from minorant.data.in_chunks import ArrayChunks
 from minorant.data.in_tables import Tables
-from minorant.estimators import FactorAnalysis, GaussianHMM, GaussianMixture, MixtureModel
+from minorant.estimators import FactorAnalysis, GaussianMixture
 from minorant.models import HiddenMarkov, LatentTrait, Mixture, TwoParameter
 from minorant.solvers.starts import Starts
 
@@ -211,13 +211,6 @@ def test_factors_take_chunks(files):
     same(passed.components_, held.components_, 1e-8)
     same(passed.transform(files), held.transform(ROWS), 1e-8)
     same(passed.score(files), held.score(ROWS), 1e-10)
-
-
-@pytest.mark.parametrize("estimator", [MixtureModel(2), GaussianHMM(2)])
-def test_other_estimators_say_that_they_need_a_table(estimator, files):
-    for rows in (str(files), in_chunks()):
-        with pytest.raises(TypeError, match="needs X in memory"):
-            estimator.fit(rows)
 
 
 def test_estimators_refuse_what_chunks_cannot_give(files):

@@ -126,6 +126,16 @@ def test_the_gradient_on_a_batch_is_unbiased(float64):
     np.testing.assert_allclose(exact[0], (WEIGHTS @ quick_jit(ratios)() - 0.125) / 5.0, rtol=1e-12)
 
 
+@pytest.mark.parametrize("batch", [2, 4])
+def test_what_rows_are_worth_multiplies_their_bound_and_not_the_prior(batch, float64):
+    whole = objective(AtTheMean(), batch, 1)
+    half = dataclasses.replace(whole, cumulative=0.5 * whole.cumulative)
+    point = jax.tree.map(np.asarray, quick_jit(lambda: whole.start())())
+    found = quick_jit(lambda p: [one(p, jax.random.key(3)) for one in (whole, half)])(point)
+    prior = -0.125 / 5.0
+    assert float(found[1]) - prior == pytest.approx(0.5 * (float(found[0]) - prior), rel=1e-12)
+
+
 def members(mean, factor):
     return [FullRank(m, f) for m, f in zip(mean, factor, strict=True)]
 

@@ -18,6 +18,7 @@ from helpers import (
 )
 
 import minorant
+from minorant import stepwise
 from minorant._config import precision
 from minorant.components import Diagonal, Gaussian, LogNormal
 from minorant.data.in_chunks import ArrayChunks
@@ -86,6 +87,33 @@ def test_statistics_about_a_components_own_mean_are_not_joined(float64):
 # --- fits ------------------------------------------------------------------------------------
 
 
+class Killed(BaseException):
+    """What ends a process without a word: nothing is flushed."""
+
+
+class Fatal:
+    """A function that fails at some call."""
+
+    def __init__(self, function, at=None, error=Killed):
+        self.function, self.at, self.error, self.calls = function, at, error, 0
+
+    def __call__(self, *given):
+        self.calls += 1
+        if self.calls == self.at:
+            raise self.error
+        return self.function(*given)
+
+
+def moves(monkeypatch, at=None, error=Killed):
+    """Count the M-steps on parts from here on, and fail at one."""
+    counted = Fatal(MOVED, at, error)
+    monkeypatch.setattr(stepwise, "moved", counted)
+    return counted
+
+
+MOVED = stepwise.moved
+
+
 @pytest.fixture(scope="module")
 def table():
     """Three clusters, sorted: the last part holds nothing but the last of them."""
@@ -111,26 +139,37 @@ SOLVERS = {
 }
 
 
+@pytest.fixture(scope="module")
+def unbroken(table):
+    """Rows, the fit of them and its M-steps on parts, each made when it is first asked for."""
+    made = {}
+
+    def of(name, in_chunks):
+        if (name, in_chunks) not in made:
+            rows = ArrayChunks(table, chunk_rows=4096) if in_chunks else table
+            with pytest.MonkeyPatch.context() as patched:
+                counted = moves(patched)
+                made[name, in_chunks] = rows, fitted(rows, SOLVERS[name]), counted.calls
+        return made[name, in_chunks]
+
+    return of
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
 @pytest.mark.parametrize("name", SOLVERS)
-def test_the_answer_is_that_of_full_passes(name, table, by_em):
-    answer = fitted(table, SOLVERS[name])
+def test_the_answer_is_that_of_full_passes(name, in_chunks, unbroken, table, by_em):
+    _, answer, _ = unbroken(name, in_chunks)
     assert answer.outcome.ok
     assert answer.bound / ROWS == pytest.approx(by_em.bound / ROWS, abs=1e-8)
-    assert answer.bound == pytest.approx(answer.log_evidence(table).sum(), rel=1e-12)
-    again = fitted(table, SOLVERS[name])
-    np.testing.assert_array_equal(again.trace.bound, answer.trace.bound)
-
-
-@pytest.mark.parametrize("name", SOLVERS)
-def test_of_chunks_too(name, table, by_em):
-    chunks = ArrayChunks(table, chunk_rows=4096)
-    answer = fitted(chunks, SOLVERS[name])
-    assert answer.bound / ROWS == pytest.approx(by_em.bound / ROWS, abs=1e-8)
+    if not in_chunks:
+        assert answer.bound == pytest.approx(answer.log_evidence(table).sum(), rel=1e-12)
 
 
 def test_sweeps_gain_more_than_as_many_full_passes(table):
-    plain = fitted(table, EM(Plain(), 1e-11)).trace.bound
-    swept = fitted(table, Incremental(EM(Plain(), 1e-11), sweeps=3, parts=6)).trace.bound
+    plain = fitted(table, EM(Plain(), 1e-11), max_steps=8).trace.bound
+    swept = fitted(
+        table, Incremental(EM(Plain(), 1e-11), sweeps=3, parts=6), max_steps=8
+    ).trace.bound
     assert swept[0] > plain[4]  # three sweeps and one pass against five passes
 
 
@@ -183,21 +222,49 @@ def test_a_given_start_is_moved_from(table, by_em):
 
 
 def test_an_interrupt_in_the_sweeps_keeps_what_there_is(table, monkeypatch):
-    calls = []
-
-    def interrupts(*arguments):
-        calls.append(arguments)
-        if len(calls) == 9:  # in the second sweep
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    from minorant import stepwise
-
-    real = stepwise.moved
-    monkeypatch.setattr(stepwise, "moved", interrupts)
+    moves(monkeypatch, 9, KeyboardInterrupt)  # in the second sweep
     answer = fitted(table, SOLVERS["incremental"])
     assert answer.outcome is minorant.Outcome.INTERRUPTED
     assert np.isfinite(answer.bound)
+
+
+# --- checkpoints -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_steps_that_were_killed_go_on_to_the_last_bit(
+    name, in_chunks, unbroken, monkeypatch, tmp_path
+):
+    rows, whole, calls = unbroken(name, in_chunks)
+    options = {"checkpoint": minorant.Checkpoint(tmp_path / "climb", seconds=0)}
+    taken = 0
+    for at in (3, 5, calls):
+        part = moves(monkeypatch, at - taken)
+        with pytest.raises(Killed):
+            fitted(rows, SOLVERS[name], **options)
+        taken += part.calls - 1
+    rest = moves(monkeypatch)
+    again = fitted(rows, SOLVERS[name], **options)
+    assert (taken, rest.calls) == (calls - 1, 1)  # no step was made twice
+    jax.tree.map(np.testing.assert_array_equal, again.state, whole.state)
+    np.testing.assert_array_equal(again.trace.bound, whole.trace.bound)
+
+
+def test_interrupted_steps_from_a_given_start_go_on(table, by_em, monkeypatch, tmp_path):
+    def climbed(**options):
+        with precision(np.float64):
+            solver = SOLVERS["incremental"]
+            return minorant.fit(by_em.model, table, solver=solver, progress=False, **options)
+
+    place = {"checkpoint": minorant.Checkpoint(tmp_path / "climb")}
+    unbroken = climbed()
+    for at in (1, 3):  # after the first sweep, which looks at all parts before it moves
+        moves(monkeypatch, at, KeyboardInterrupt)
+        assert climbed(**place).outcome is minorant.Outcome.INTERRUPTED
+    moves(monkeypatch)
+    again = climbed(**place)
+    jax.tree.map(np.testing.assert_array_equal, again.state, unbroken.state)
 
 
 # --- refusals --------------------------------------------------------------------------------

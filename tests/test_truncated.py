@@ -13,10 +13,11 @@ from minorant._types import Rows
 from minorant.components import Diagonal, Full, Gaussian, Poisson, Spherical, Tied
 from minorant.data.paired import PairedRows, PairedSource, neighbourly, paired
 from minorant.data.tables import as_table
-from minorant.lists import first_lists, lists_of, new_lists
+from minorant.estimators import GaussianMixture
+from minorant.lists import first_lists, new_lists, shared_out
 from minorant.posteriors import Truncated
 from minorant.preparation import prepare
-from minorant.solvers import EM, Anderson, Problem, QuasiNewton, many_centres
+from minorant.solvers import EM, Anderson, Problem, QuasiNewton
 from minorant.solvers.starts import Starts
 from minorant.solvers.truncated_em import TruncatedEM
 
@@ -30,6 +31,7 @@ LABELS = RNG.choice(K, N, p=SHARES)
 ROWS = MEANS[LABELS] + np.einsum("nij,nj->ni", ROOTS[LABELS], RNG.normal(size=(N, D)))
 WEIGHTS = RNG.integers(0, 4, N).astype(float)
 LISTS = np.stack([RNG.choice(K, 3, replace=False) for _ in range(N)])
+LISTS[::3, 2] = K  # these rows have two components
 STRUCTURES = {
     "full": (Full(), MATRICES),
     "tied": (Tied(), MATRICES.mean(0)),
@@ -50,7 +52,8 @@ def poisson():
 
 
 def source_of(rows, weights, lists, dtype=float):
-    held = PairedRows(rows.astype(dtype), weights.astype(dtype), pairs=paired(lists, K))
+    pairs = paired(lists, lists < K, K, lists.size)
+    held = PairedRows(rows.astype(dtype), weights.astype(dtype), pairs=pairs)
     return PairedSource(held, np.asarray(weights.sum(), dtype))
 
 
@@ -81,9 +84,9 @@ def log_joint(model, rows):
 
 def listed(scores, lists):
     """-inf for all that is not on a row's list."""
-    allowed = np.zeros(scores.shape, bool)
+    allowed = np.zeros((len(scores), K + 1), bool)
     np.put_along_axis(allowed, lists, True, axis=1)
-    return np.where(allowed, scores, -np.inf)
+    return np.where(allowed[:, :K], scores, -np.inf)
 
 
 @pytest.fixture(params=[*STRUCTURES, "poisson"])
@@ -139,12 +142,29 @@ def test_lists_of_all_components_are_the_full_step(dtype):
 
 
 def test_pairs_are_all_there_once():
-    pairs = paired(LISTS, K)
-    np.testing.assert_array_equal(lists_of(pairs), LISTS)
-    row = pairs.row.ravel()[pairs.place]
-    np.testing.assert_array_equal(row, np.broadcast_to(np.arange(N)[:, None], LISTS.shape))
-    assert len(np.unique(pairs.place)) == LISTS.size == pairs.filled.sum()
+    kept = LISTS < K
+    pairs = paired(LISTS, kept, K, LISTS.size)
+    np.testing.assert_array_equal(pairs.lists(K), LISTS)
+    row = pairs.row.ravel()[pairs.place[kept]]
+    np.testing.assert_array_equal(row, np.nonzero(kept)[0])
+    assert len(np.unique(pairs.place[kept])) == kept.sum() == pairs.filled.sum()
     assert pairs.filled[pairs.n_blocks :].sum() == 0
+    assert (pairs.place[~kept] == pairs.row.size).all()
+
+
+def test_lists_are_longer_where_more_components_count():
+    chance = -np.sort(-RNG.dirichlet(np.full(K, 0.3), N), axis=1).astype(np.float32)
+    chance[::50] = np.eye(1, K)  # one component alone
+    kept = shared_out(chance, np.ones(N), 2)
+    assert kept[:, 0].all()
+    assert kept.sum() == 2 * N
+    assert chance[:, 1:][kept[:, 1:]].min() >= chance[:, 1:][~kept[:, 1:]].max()
+    heavy = shared_out(chance, WEIGHTS + 1, 2)
+    copies = shared_out(
+        chance.repeat(WEIGHTS.astype(int) + 1, axis=0), np.ones(int(WEIGHTS.sum()) + N), 2
+    )
+    np.testing.assert_array_equal(heavy.repeat(WEIGHTS.astype(int) + 1, axis=0), copies)
+    assert not shared_out(np.eye(1, K, dtype=np.float32).repeat(5, 0), np.ones(5), 3)[:, 1:].any()
 
 
 def test_neighbours_in_order_are_near():
@@ -173,36 +193,45 @@ def row_scores(prepared, source):
     return np.stack(logs, 1) + np.log(prepared.template.weights)
 
 
+def bound(prepared, source):
+    """The truncated bound of the source's rows, and their bound with all components."""
+    scores, weight = row_scores(prepared, source), source.rows.weight
+    lower = special.logsumexp(listed(scores, source.rows.pairs.lists(K)), axis=1)
+    return weight @ lower, weight @ special.logsumexp(scores, axis=1)
+
+
 @pytest.mark.parametrize("c", [1, 3])
-def test_first_lists_are_the_best(near, c, float64):
-    source, slots = first_lists(near.source.segments[0], near.template, c)
-    scores = row_scores(near, source)
-    chosen = np.take_along_axis(scores, lists_of(source.rows.pairs), 1)
-    best = -np.sort(-scores, axis=1)[:, :c]
-    np.testing.assert_allclose(-np.sort(-chosen, axis=1), best, rtol=1e-6)
+def test_first_lists_lose_less_than_lists_of_one_length(near, c, float64):
+    source, slots, _ = first_lists(near.source.segments[0], near.template, c)
+    scores, weight = row_scores(near, source), source.rows.weight
+    equal = weight @ special.logsumexp(-np.sort(-scores, axis=1)[:, :c], axis=1)
+    chosen, _ = bound(near, source)
+    assert chosen > equal if c > 1 else chosen == pytest.approx(equal, rel=1e-12)
+    room = c * weight.sum()
+    assert room - weight.max() < weight @ (source.rows.pairs.lists(K) < K).sum(1) <= room
     assert len(slots) == (WEIGHTS > 0).sum()
     flat = near.source.segments[0].rows
     np.testing.assert_array_equal(flat.values.reshape(-1, D)[slots], source.rows.values)
     np.testing.assert_array_equal(flat.weight.ravel()[slots], source.rows.weight)
 
 
-def test_new_lists_lower_no_row_and_find_what_is_better(near, float64):
+def test_new_lists_find_what_is_better_and_say_by_how_much(near, float64):
     model = near.template
-    source, _ = first_lists(near.source.segments[0], model, 3)
+    source, _, _ = first_lists(near.source.segments[0], model, 3)
     n = len(source.rows.weight)
-    poor = np.stack([RNG.choice(K, 3, replace=False) for _ in range(n)])
-    held = PairedRows(source.rows.values, source.rows.weight, pairs=paired(poor, K))
+    poor = np.full((n, 6), K)
+    poor[:, :3] = [RNG.choice(K, 3, replace=False) for _ in range(n)]
+    pairs = paired(poor, poor < K, K, 3 * n)
+    held = PairedRows(source.rows.values, source.rows.weight, pairs=pairs)
     source = PairedSource(held, source.total_weight)
-    before = special.logsumexp(listed(row_scores(near, source), poor), axis=1)
-    form = jax.tree.structure(model)
-    after, order = new_lists(source, model.stabilised(np.inf), form, 4, 1)
+    before, exact = bound(near, source)
+    after, order, gain = new_lists(source, (model.stabilised(np.inf), model), 3, 4, 1)
     np.testing.assert_array_equal(after.rows.values, source.rows.values[order])
-    lists, scores = lists_of(after.rows.pairs), row_scores(near, after)
-    assert all(len(set(one)) == 3 for one in lists.tolist())
-    now = special.logsumexp(listed(scores, lists), axis=1)
-    assert (now >= before[order] - 1e-9).all()
-    lost = special.logsumexp(scores, axis=1) - now
-    assert lost.sum() < 0.2 * (special.logsumexp(scores, axis=1) - before[order]).sum()
+    lists = after.rows.pairs.lists(K)
+    assert all(len(set(one[one < K])) == (one < K).sum() for one in lists)
+    now, _ = bound(near, after)
+    assert gain == pytest.approx(now - before, rel=1e-5)
+    assert exact - now < 0.2 * (exact - before)
 
 
 @pytest.fixture(scope="module")
@@ -310,31 +339,6 @@ def test_a_component_that_collapsed_is_named_with_its_rows(float64):
     np.testing.assert_array_equal(found.model.weights, start.weights)
 
 
-def test_centres_are_looked_for_a_few_rows_at_a_time(monkeypatch):
-    monkeypatch.setattr(many_centres, "_SCORES", 50)
-    far = ((ROWS[:, None] - MEANS) ** 2).sum(2)
-    np.testing.assert_array_equal(many_centres.nearest_centre(ROWS, MEANS), far.argmin(1))
-
-
-def test_means_are_weighted_and_centres_without_rows_stay():
-    found = many_centres._means(ROWS, WEIGHTS, LABELS, np.full((K + 1, D), 7.0))
-    one = np.average(ROWS[LABELS == 2], axis=0, weights=WEIGHTS[LABELS == 2])
-    np.testing.assert_allclose(found[2], one)
-    np.testing.assert_array_equal(found[K], [7.0, 7.0])
-
-
-def test_a_partition_is_by_the_nearest_mean():
-    groups = np.repeat(np.arange(4), 30)
-    rows = 50.0 * np.eye(4)[groups] + RNG.normal(size=(120, 4))
-    weights = RNG.integers(1, 4, 120).astype(float)
-    labels = many_centres.partition(np.random.default_rng(0), rows, weights, 4)
-    held = np.unique(labels)
-    means = [np.average(rows[labels == k], axis=0, weights=weights[labels == k]) for k in held]
-    far = ((rows[:, None] - np.stack(means)) ** 2).sum(2)
-    assert len(held) > 1
-    np.testing.assert_array_equal(labels, held[far.argmin(1)])
-
-
 MIXTURE = minorant.Mixture(Gaussian(), n_components=3)
 
 
@@ -365,3 +369,17 @@ def test_missing_cells_are_refused():
 def test_lengths_below_one_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1"):
         Truncated(**{name: 0})
+
+
+def test_the_estimator_asks_for_lists(table):
+    rows, weights = table
+    options = {"tol": 1e-3, "random_state": 0}
+    short = GaussianMixture(12, truncated=3, **options).fit(rows, sample_weight=weights)
+    found = short.fit_.truncation
+    assert found.posterior == Truncated(3)
+    assert short.lower_bound_ == pytest.approx(found.bound / weights.sum())
+    assert short.score(rows, sample_weight=weights) > short.lower_bound_ - 1e-9
+    with pytest.raises(ValueError, match="'truncated' parameter of GaussianMixture must be an int"):
+        GaussianMixture(12, truncated=0).fit(rows)
+    with pytest.raises(ValueError, match="one start"):
+        GaussianMixture(12, truncated=3, n_init=2).fit(rows)

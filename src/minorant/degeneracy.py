@@ -30,6 +30,7 @@ from minorant.result import Degenerate
 REMEDIES = ("floor", "reseed", "merge")
 _FEWEST_ROWS = 0.5
 _MOST_ROWS = 10_000
+_MOST_CHANCES = 1 << 27  # responsibilities formed at once
 
 
 def degenerate_mask(model: AbstractDiscreteModel, total: float) -> Bool[np.ndarray, " k"]:
@@ -143,8 +144,10 @@ def _holdings(prepared: Prepared, model: AbstractDiscreteModel) -> Holdings:
     for table, (chances, _) in _answers(prepared, model):
         weight += chances.sum(0) if table.weights is None else table.weights @ chances
         labels = np.argmax(chances, axis=1)
+        order = np.argsort(labels, kind="stable")
+        ends = np.searchsorted(labels[order], np.arange(k + 1))
         for component in range(k):
-            found = first + np.flatnonzero(labels == component)
+            found = first + order[ends[component] : ends[component + 1]]
             room = len(found) if prepared.stream is None else _MOST_ROWS - len(rows[component])
             rows[component] += found[:room].tolist()
         first += len(labels)
@@ -168,9 +171,18 @@ def responsibilities(
 
 
 def _answers(prepared: Prepared, model: Any) -> Iterator[tuple[Table, tuple[Any, Any]]]:
-    """Responsibilities and log evidence, of all rows at once or chunk after chunk."""
+    """Responsibilities and log evidence, of all rows at once or chunk after chunk.
+
+    Of very many rows and components also in memory: responsibilities may need more than the rows.
+    """
     if prepared.stream is None:
-        yield prepared.table, responsibilities(prepared, model)
+        each, n = max(_MOST_CHANCES // model.n_components, 1), prepared.n_rows()
+        if n <= each or model.is_grouped():
+            yield prepared.table, responsibilities(prepared, model)
+            return
+        for first in range(0, n, each):
+            part = prepared.of_rows(prepared.table.take(np.arange(first, min(first + each, n))))
+            yield part.table, responsibilities(part, model)
         return
     parameters = jax.tree.map(np.asarray, (model, _ready(model)))
     yield from prepared.stream.by_row(_score, parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,31 +11,29 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from minorant import _config
-from minorant._parameters import count_parameters, has_all_parameters
+from minorant._parameters import count_parameters, fixed_mask, has_all_parameters
 from minorant._progress import Progress, Reporter
-from minorant._types import Array, Rows
+from minorant._types import Array, Rows, Summary
 from minorant.answer import in_data_units
+from minorant.batches import batches_of, held_out_share
 from minorant.bounds import AbstractBound, Elbo
-from minorant.data.arrays import Table
+from minorant.data.chunks import is_collection, is_sharded
 from minorant.data.summary import has_gaps, summarise
+from minorant.journal import Journal
 from minorant.models.user import Model
 from minorant.posteriors import Encoder, PerRow
 from minorant.posteriors.amortised import Network
-from minorant.preparation import Prepared
+from minorant.preparation import Prepared, cast
 from minorant.result import Acceleration, Fit, Trace
 from minorant.solvers.minibatch import Point, RowBound
-from minorant.solvers.stochastic import Ascended, Ascent
+from minorant.solvers.stochastic import Ascended, Ascent, Shown
+from minorant.streaming import Stream, prepared_rows
 
 ACCURACY = 1e-4  # nats per row
 MOST_STEPS = 30_000
-_EVALUATIONS = 512  # draws of a step, over all of its rows
-_JUDGED_ROWS = 2048
-_JUDGED_DRAWS = 16
-_HELD_OUT = 0.15
-_FEW_ROWS = 100  # too few to hold any out
 _NAMED = {
     "encoder": Encoder(),
     "full-rank": PerRow("full-rank"),
@@ -49,6 +48,7 @@ class Course(NamedTuple):
     reporter: Reporter
     callbacks: tuple[Callable[[Progress], Any], ...]
     began: float
+    journal: Journal = Journal()
 
 
 def asked_family(model: Any, posterior: Any, bound: Any) -> Encoder | PerRow | None:
@@ -101,13 +101,42 @@ def default_ascent(solver: Any, max_steps: int | None) -> Ascent:
     return solver if max_steps is None else dataclasses.replace(solver, max_steps=max_steps)
 
 
-def started(model: Model, table: Table, names: tuple[str, ...], encoder: Encoder, seed: int) -> Any:
-    """The model with an encoder to climb from; one that has a network already goes on from it.
+def encodable(
+    model: Model, data: Any, sides: tuple[Any, Any, Any, Any], encoder: Encoder, fixed: Any
+) -> Prepared:
+    """The problem of a model with an encoder, which need not have a network yet.
+
+    Args:
+        model: with all of its parameters.
+        data: a table, chunks, or where files with rows are.
+        sides: weights, labels, groups and inputs; of files the names of their columns.
+        encoder: with its bound; one that has a network goes on from it.
+        fixed: selects what keeps its value.
 
     Raises:
         TypeError: for a latent that no encoder is for, or a bound that it cannot have.
-        ValueError: where none is needed, or it was learned on other columns or for another latent.
+        ValueError: where none is needed, for rows that others read, or where the network was
+            learned on other columns or for another latent.
+        OSError: when rows cannot be read.
     """
+    sizes = _sizes(model, encoder)
+    if is_collection(data) or is_sharded(data) or getattr(data, "engine", None) is not None:
+        raise ValueError(
+            "An encoder climbs on rows that this process reads: leave dask= and devices= out of "
+            "minorant.chunks, and give it files or arrays."
+        )
+    prepared = prepared_rows(model.bounded(encoder), data, sides, fixed)
+    if encoder.network is not None:
+        _check_network(encoder.network, len(prepared.names), sizes)
+    if not has_all_parameters(prepared.template):
+        raise ValueError(
+            f"{type(model).__name__} does not say where to start: give all of its parameters."
+        )
+    return prepared
+
+
+def _sizes(model: Model, encoder: Encoder) -> tuple[int, int]:
+    """How many numbers the encoder gives as means or logits, and how many for a row."""
     if model.is_summed_by_number():
         raise ValueError(
             "The latent takes few values and is summed out exactly, which no encoder betters: "
@@ -119,14 +148,7 @@ def started(model: Model, table: Table, names: tuple[str, ...], encoder: Encoder
             f"The {encoder.bound.sentence()} needs a latent that is continuous: this one jumps. "
             "Leave bound= out."
         )
-    d = table.values.shape[1]
-    if encoder.network is None:
-        summary = summarise(table.values, table.weights, names)
-        rng = np.random.default_rng(seed)
-        encoder = encoder.started(summary, sizes, has_gaps(table.values), rng)
-    else:
-        _check_network(encoder.network, d, sizes)
-    return model.bounded(encoder)
+    return sizes
 
 
 def _check_network(network: Network, d: int, sizes: tuple[int, int]) -> None:
@@ -139,66 +161,26 @@ def _check_network(network: Network, d: int, sizes: tuple[int, int]) -> None:
         )
 
 
-def climbed(prepared: Prepared, course: Course, seed: int) -> Fit:
-    """The climb from where model and encoder stand."""
-    template: Any = prepared.template
-    if not has_all_parameters(template):
-        raise ValueError(
-            f"{type(template).__name__} does not say where to start: give all of its parameters."
-        )
-    with _config.precision(prepared.dtype):
-        objective, found = _ascended(prepared, course, seed)
-        model = jax.tree.map(np.asarray, _settle(objective, found.parameters))
-        totals = [float(total) for total in _totals(model, prepared.source)]
-    return _answer(prepared, course, model, found, totals)
+def started(prepared: Prepared, fixed: Any, seed: int) -> Prepared:
+    """With a network to climb from, where the encoder has none."""
+    model = _model(prepared)
+    if model.family.network is not None:
+        return prepared
+    summary, gaps = _looked_at(prepared)
+    rng = np.random.default_rng(seed)
+    encoder = model.family.started(summary, model.count_outputs(model.family), gaps, rng)
+    template = cast(model.bounded(encoder), prepared.dtype)
+    mask = None if fixed is None else fixed_mask(template, fixed)
+    return prepared._replace(template=template, fixed=mask)
 
 
-def _ascended(prepared: Prepared, course: Course, seed: int) -> tuple[RowBound, Ascended]:
-    objective, exam = _objectives(prepared, seed)
-    watch = _watch(course, float(prepared.source.n_rows()))
-    start = jax.tree.map(np.asarray, _begin(objective))
-    try:
-        found = course.solver.climb(
-            objective,
-            start,
-            jax.random.key(seed),
-            judge=lambda point: _examined(exam, point),
-            watch=watch,
-        )
-    finally:
-        course.reporter.close()
-    return objective, found
-
-
-def _objectives(prepared: Prepared, seed: int) -> tuple[RowBound, RowBound]:
-    """What is climbed, and what says when to stop: on held draws, without what a batch adds.
-
-    The latter is of the rows held out, or, where none are, of all rows or of many.
-    """
+def _looked_at(prepared: Prepared) -> tuple[Summary, bool]:
+    """Statistics of the columns, and whether cells are missing."""
+    if isinstance(prepared.stream, Stream):
+        seen = prepared.stream.seen
+        return seen.look.summary(prepared.names), not seen.complete
     table = prepared.table
-    weights = np.ones(len(table.values)) if table.weights is None else table.weights
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(weights > 0))
-    held = round(held_out_share(prepared) * len(order))
-    climbed_on, judged_on = np.sort(order[held:]), np.sort(order[:held] if held else order)
-    if len(judged_on) > _JUDGED_ROWS:
-        judged_on = judged_on[:: -(-len(judged_on) // _JUDGED_ROWS)]
-    encoder = _model(prepared).family
-    bound, climbed_batch = encoder.bound, min(encoder.batch, len(climbed_on))
-    groups = max(_EVALUATIONS // (climbed_batch * bound.draws), _least_groups(prepared))
-    exam_draws = bound.draws * -(-_JUDGED_DRAWS // bound.draws)
-    return (
-        _of_rows(prepared, climbed_on, climbed_batch, bound.draws * groups),
-        _of_rows(prepared, judged_on, len(judged_on), exam_draws),
-    )
-
-
-def held_out_share(prepared: Prepared) -> float:
-    """The share of rows that only say when to stop."""
-    asked = _model(prepared).family.held_out
-    if asked is not None:
-        return asked
-    n, numbers = len(prepared.table.values), count_parameters(prepared.template, prepared.fixed)
-    return _HELD_OUT if numbers > n > _FEW_ROWS else 0.0
+    return summarise(table.values, table.weights, prepared.names), has_gaps(table.values)
 
 
 def _model(prepared: Prepared) -> Any:
@@ -206,31 +188,36 @@ def _model(prepared: Prepared) -> Any:
     return prepared.template
 
 
-def _least_groups(prepared: Prepared) -> int:
-    """Draws that jump are compared with one another."""
-    return 1 if _model(prepared).is_smooth() else 4
+def climbed(prepared: Prepared, course: Course, seed: int) -> Fit:
+    """The climb from where model and encoder stand."""
+    with _config.precision(prepared.dtype):
+        found = _ascended(prepared, course, seed)
+        model = found.parameters
+        totals = _totals(prepared, model)
+    return _answer(prepared, course, model, found, totals)
 
 
-def _of_rows(prepared: Prepared, index: Int[np.ndarray, " m"], batch: int, draws: int) -> RowBound:
-    table, dtype, model = prepared.table, prepared.dtype, _model(prepared)
-    values = table.values[index]
-    weights = np.ones(len(values)) if table.weights is None else table.weights[index]
-    observed = ~np.isnan(values) if has_gaps(table.values) else None
-    # Missing cells hold what some row has there: what a likelihood gives outside its support has
-    # NaN for a gradient, even where unused.
-    first = np.argmax(~np.isnan(table.values), axis=0)
-    filled = np.where(np.isnan(values), table.values[first, np.arange(values.shape[1])], values)
-    rows = Rows(filled.astype(dtype), np.ones(len(values), dtype), observed)
-    return RowBound(
-        model,
-        rows,
-        (np.cumsum(weights) / weights.sum()).astype(dtype),
-        np.asarray(weights.sum(), dtype),
-        prepared.fixed,
-        model.family.bound,
-        batch,
-        draws,
+def _ascended(prepared: Prepared, course: Course, seed: int) -> Ascended:
+    """Where the ascent ended; its parameters are the model with its encoder."""
+    climbed, exam, supply = batches_of(prepared, seed)
+    total = float(prepared.source.n_rows())
+    start = jax.tree.map(np.asarray, _begin(climbed))
+    settled = functools.partial(_settled, climbed)
+    found = course.solver.climb(
+        climbed,
+        start,
+        jax.random.key(seed),
+        judge=lambda point: _examined(exam, point),
+        watch=_watch(course, total),
+        supply=supply,
+        journal=course.journal,
+        shown=Shown(settled, total),
     )
+    return found._replace(parameters=settled(found.parameters))
+
+
+def _settled(objective: RowBound, point: Point) -> Model:
+    return jax.tree.map(np.asarray, _settle(objective, point))
 
 
 def _watch(course: Course, total: float) -> Callable[[int, float], Any]:
@@ -244,13 +231,30 @@ def _watch(course: Course, total: float) -> Callable[[int, float], Any]:
         last[0] = value
         progress = Progress(steps, course.solver.max_steps, total * value, gain, seconds, left)
         course.reporter.update(progress)
-        return all(callback(progress) is not False for callback in course.callbacks)
+        return all([callback(progress) is not False for callback in course.callbacks])
 
     return watch
 
 
+def _totals(prepared: Prepared, model: Any) -> tuple[float, float]:
+    """The bound summed over rows, on draws that are the same every time, and the log prior."""
+    if prepared.stream is None:
+        bound, prior = _totals_of_table(model, prepared.source)
+        return float(bound), float(prior)
+    bound = 0.0
+    for table, each in prepared.stream.by_row(_each, model):
+        weights = np.ones(len(each)) if table.weights is None else table.weights
+        counted = weights > 0
+        bound += float(weights[counted] @ np.asarray(each, dtype=float)[counted])
+    return bound, float(_log_prior(model))
+
+
 def _answer(
-    prepared: Prepared, course: Course, model: Model, found: Ascended, totals: list[float]
+    prepared: Prepared,
+    course: Course,
+    model: Model,
+    found: Ascended,
+    totals: tuple[float, float],
 ) -> Fit:
     total = float(prepared.source.n_rows())
     bound, prior = totals
@@ -278,11 +282,12 @@ def _explanation(prepared: Prepared, model: Model, found: Ascended) -> str:
     encoder: Any = model.family
     numbers, share = count_parameters(encoder.network), held_out_share(prepared)
     stop = f"; {share:.0%} of the rows say when to stop" if share else ""
+    where = "" if prepared.stream is None else " dealt at random from the chunks"
     return (
-        f"E-step: {model.reason()}. Climbed: the {encoder.bound.sentence()}, by stochastic ascent "
-        f"on batches of {min(encoder.batch, len(prepared.table.values))} rows with a raced step "
-        f"size ({found.step_size:.2g}) and averaged iterates{stop}; the encoder has {numbers} "
-        f"numbers of its own. {found.sentence} Computed in {prepared.dtype}."
+        f"E-step: {prepared.template.reason()}. Climbed: the {encoder.bound.sentence()}, by "
+        f"stochastic ascent on batches of {min(encoder.batch, prepared.n_rows())} rows{where} with "
+        f"a raced step size ({found.step_size:.2g}) and averaged iterates{stop}; the encoder has "
+        f"{numbers} numbers of its own. {found.sentence} Computed in {prepared.dtype}."
     )
 
 
@@ -301,12 +306,19 @@ def _examined(exam: RowBound, point: Point) -> Float[Array, ""]:
     return exam(point, jax.random.key(1))
 
 
-@_config.small_jit
-def _totals(model: Model, source: Any) -> tuple[Array, Array]:
-    """The bound summed over rows, on draws that are the same every time, and the log prior."""
+def _each(model: Any, rows: Rows) -> Float[Array, " n"]:
+    """The bound of every row of a block."""
+    return model.log_evidence(rows, None)
 
+
+@_config.small_jit
+def _log_prior(model: Any) -> Float[Array, ""]:
+    return jnp.asarray(model.log_prior())
+
+
+@_config.small_jit
+def _totals_of_table(model: Any, source: Any) -> tuple[Array, Array]:
     def block(model: Model, rows: Rows) -> Array:
-        each = model.log_evidence(rows, None)
-        return jnp.where(rows.weight > 0, rows.weight * each, 0.0).sum()
+        return jnp.where(rows.weight > 0, rows.weight * _each(model, rows), 0.0).sum()
 
     return source.fold(block, model), jnp.asarray(model.log_prior())

@@ -15,12 +15,17 @@ import numpy as np
 from minorant import _config, degeneracy
 from minorant._progress import Progress, Reporter
 from minorant.answer import answer_of
-from minorant.checkpoints.journal import journalled
+from minorant.checkpoints.journal import journalled, journalled_target
 from minorant.checkpoints.place import Checkpoint
 from minorant.climbing import Callback, Climb, lanes_from, run
-from minorant.data.arrays import Table
-from minorant.data.tables import as_table
-from minorant.encoding import Course, asked_family, climbed, default_ascent, started
+from minorant.encoding import (
+    Course,
+    asked_family,
+    climbed,
+    default_ascent,
+    encodable,
+    started,
+)
 from minorant.ladder import Ladder
 from minorant.models.base import (
     AbstractExactModel,
@@ -28,7 +33,7 @@ from minorant.models.base import (
 )
 from minorant.models.target import AbstractTarget
 from minorant.posteriors import Encoder, Truncated
-from minorant.preparation import Prepared, prepare
+from minorant.preparation import Prepared
 from minorant.restarts import climbed_from_starts
 from minorant.result import Fit, FitError
 from minorant.solvers import EM, AbstractSolver, AbstractStepwise, Ascent, Problem, QuasiNewton
@@ -85,8 +90,9 @@ def fit(  # noqa: PLR0913  # pyright: ignore[reportInconsistentOverload]
             (``minorant.Target``): a log density over the unknowns of one data set, without
             ``data``; its posterior is climbed to by the ladder of variational families.
         data: (n, d) array, list, or data frame; NaN, None or NA where a cell is missing. Or rows
-            that are not in memory: ``minorant.chunks(...)``, or the path, folder or pattern of
-            Parquet files; weights, labels, groups and inputs are then names of columns.
+            that are not in memory: ``minorant.chunks(...)``, a path, folder, pattern or list of
+            paths of Parquet files, a Dask collection; weights, labels, groups and inputs are then
+            names of columns.
         weights: (n,) row weights; an integer weight counts as that many copies of the row.
         labels: (n,) known components, -1 where unknown.
         groups: (n,) what belongs together, for models of groups: the sequence (its rows in the
@@ -123,8 +129,8 @@ def fit(  # noqa: PLR0913  # pyright: ignore[reportInconsistentOverload]
         callbacks: called between blocks with a ``Progress``; returning False stops the climb.
         checkpoint: a directory where the climb writes how far it is (with options:
             ``minorant.Checkpoint``). The same call with the same directory goes on from there, to
-            the same answer to the last bit; ``minorant.status(directory)`` looks at it. Not for
-            targets and encoders.
+            the same answer to the last bit; ``minorant.status(directory)`` looks at it. Of a
+            target stochastic ascents are kept, and the rest is worked out again.
         throw: raise :class:`FitError` unless the climb converged.
 
     Returns:
@@ -148,11 +154,9 @@ def fit(  # noqa: PLR0913  # pyright: ignore[reportInconsistentOverload]
     """
     began = time.perf_counter()
     if isinstance(model, AbstractTarget):
-        _refuse_checkpoint(checkpoint, "a target")
         _check_target_options((data, weights, labels, groups, inputs, fixed, solver, starts))
-        reporter, seed = Reporter(progress), random_state or 0
-        ladder = Ladder(posterior, accuracy, seconds, seed, reporter, bound)
-        return _thrown(ladder.climb(model), throw)
+        ladder = Ladder(posterior, accuracy, seconds, random_state or 0, Reporter(progress), bound)
+        return _thrown(_of_target(model, ladder, checkpoint), throw)
     _check_options(model, posterior, max_steps, tolerance, remedy)
     truncated = posterior if isinstance(posterior, Truncated) else None
     if truncated is not None:
@@ -161,16 +165,13 @@ def fit(  # noqa: PLR0913  # pyright: ignore[reportInconsistentOverload]
     family = asked_family(model, posterior, bound)
     described: Any = _with_posterior(model, posterior, family)
     _config.enable_compilation_cache()
-    empty = described.allows_empty_rows()
-    reporter = Reporter(progress)
+    reporter, sides = Reporter(progress), (weights, labels, groups, inputs)
     if isinstance(family, Encoder):
-        _refuse_checkpoint(checkpoint, "an encoder")
         course = Course(default_ascent(solver, max_steps), reporter, callbacks, began)
-        refuse_chunks(data, "an encoder")
-        named = as_table(data, weights, labels, groups, inputs, empty_rows=empty)
-        return _thrown(_encoded(described, named, family, fixed, course, random_state), throw)
+        prepared = encodable(described, data, sides, family, fixed)
+        answer = _encoded(prepared, course, checkpoint, fixed, random_state)
+        return _thrown(answer, throw)
     chosen = _checked_solver(described, solver or default_solver(described, tolerance))
-    sides = (weights, labels, groups, inputs)
     if truncated is not None:
         refuse_chunks(data, "posterior=Truncated(...)")
     prepared = prepared_rows(described, data, sides, fixed)
@@ -202,18 +203,31 @@ def _climbed(  # noqa: PLR0913
     return answer
 
 
-def _encoded(  # noqa: PLR0913
-    model: Any,
-    named: tuple[Table, Any],
-    family: Encoder,
-    fixed: Any,
-    course: Course,
-    random_state: int | None,
+def _of_target(target: AbstractTarget, ladder: Ladder, checkpoint: Any) -> TargetFit:
+    """The ladder, its stochastic ascents told to a journal."""
+    names = ("family", "accuracy", "seconds", "seed", "bound")
+    asked = {name: getattr(ladder, name) for name in names}
+    with journalled_target(checkpoint, target, asked) as journal:
+        answer = ladder._replace(journal=journal).climb(target)
+        journal.answered(answer)
+    return answer
+
+
+def _encoded(
+    prepared: Prepared, course: Course, checkpoint: Any, fixed: Any, random_state: int | None
 ) -> Fit:
     """The climb of a model with its encoder, from a start that the seed chooses."""
-    seed = int(np.random.default_rng(random_state).integers(2**31))
-    started_model = started(model, *named, family, seed)
-    return climbed(prepare(started_model, *named, fixed), course, seed)
+    asked = {"model": prepared.template, "solver": course.solver, "random_state": random_state}
+    with (
+        journalled(checkpoint, prepared, asked) as journal,
+        contextlib.closing(course.reporter),
+    ):
+        drawn = np.random.default_rng(journal.seed(random_state))
+        seed = int(drawn.integers(2**31))
+        course = course._replace(journal=journal)
+        answer = climbed(started(prepared, fixed, seed), course, seed)
+        journal.answered(answer)
+    return answer
 
 
 def _thrown(answer: Any, throw: bool) -> Any:
@@ -345,14 +359,6 @@ def _check_target_options(given: tuple) -> None:
                 f"{name} is for models of rows; a target holds its data itself, and where to start "
                 "from (Target(..., start=))."
             )
-
-
-def _refuse_checkpoint(checkpoint: Any, what: str) -> None:
-    if checkpoint is not None:
-        raise ValueError(
-            f"checkpoint is not for the fit of {what}, which climbs by stochastic ascent: leave "
-            "it out."
-        )
 
 
 def _with_posterior(model: Any, posterior: Any, family: Any) -> AbstractExactModel:

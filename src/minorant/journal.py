@@ -37,5 +37,25 @@ class Journal:
     def flush(self, standing: Any) -> None:
         """Keep this now: the climb is being interrupted."""
 
+    def went_on(self, fresh: Any) -> tuple[Any, Any]:
+        """Where runs that are no longer kept had led, and what was left with that.
+
+        Args:
+            fresh: where the first of them begins.
+
+        Returns:
+            A standing and a tree, as :meth:`leave` was told them; ``fresh`` and None where nothing
+            was left.
+        """
+        return fresh, None
+
+    def leave(self, standing: Any, tree: Any) -> None:
+        """What follows depends on the runs up to here by this alone: they need not be kept.
+
+        Args:
+            standing: where they have led.
+            tree: what else is needed: numbers, arrays and words.
+        """
+
     def answered(self, answer: Any) -> None:
         """The fit has ended."""

@@ -17,6 +17,7 @@ from minorant._progress import Progress, Reporter
 from minorant.bounds import AbstractBound, Elbo
 from minorant.checking import check_target
 from minorant.families.base import AbstractFamily, Climb
+from minorant.journal import Journal
 from minorant.models.target import AbstractTarget
 from minorant.posteriors.members import AbstractMember, FullRank, MeanField
 from minorant.result import Outcome
@@ -37,6 +38,7 @@ class Ladder(NamedTuple):
         seed: of all random numbers.
         reporter: shows where the climb is.
         bound: what families that take any bound climb; None for the evidence lower bound.
+        journal: is told where stochastic ascents stand.
     """
 
     family: str | AbstractFamily | AbstractMember = "auto"
@@ -45,6 +47,7 @@ class Ladder(NamedTuple):
     seed: int = 0
     reporter: Reporter = Reporter(False)
     bound: AbstractBound | None = None
+    journal: Journal = Journal()
 
     def climb(self, target: AbstractTarget) -> TargetFit:
         """The best posterior within the time, how tight its bound is, and the table of rungs.
@@ -58,19 +61,19 @@ class Ladder(NamedTuple):
         checked = check_target(target, self.seed)
         bound = Elbo() if self.bound is None else self.bound
         climb = Climb(
-            target, checked.starts, asked, bound, self.accuracy, self.seconds, self.seed
+            target, checked.starts, asked, bound, self.accuracy, self.seconds, self.seed,
+            journal=self.journal,
         )  # fmt: skip
-        interrupted = False
         with _config.precision(np.dtype(np.float64)), _config.one_blas_thread():
             try:
                 _rungs(climb, route, self.reporter)
             except KeyboardInterrupt:
-                interrupted = True
+                climb.interrupted = True
                 if not climb.rungs:
                     raise
             finally:
                 self.reporter.close()
-            return _answer(climb, checked.sentence, interrupted)
+            return _answer(climb, checked.sentence)
 
 
 def _route(family: Any, p: int) -> tuple[AbstractFamily | None, list[AbstractFamily]]:
@@ -129,7 +132,7 @@ def _rungs(climb: Climb, route: list[AbstractFamily], reporter: Reporter) -> Non
     """Rung after rung, until one is enough."""
     enough = False
     for family in route:
-        if enough and not family.looks_elsewhere:
+        if climb.interrupted or (enough and not family.looks_elsewhere):
             continue
         began = time.perf_counter()
         reached = family.rung(climb)
@@ -149,7 +152,7 @@ def _report(climb: Climb, reporter: Reporter) -> None:
     reporter.update(Progress(done, done + 1, float(rung.bound.value), rung.gap, now, left))
 
 
-def _answer(climb: Climb, note: str, interrupted: bool) -> TargetFit:
+def _answer(climb: Climb, note: str) -> TargetFit:
     target = climb.target
     chosen = _chosen(climb)
     best = climb.rungs[chosen]
@@ -158,7 +161,7 @@ def _answer(climb: Climb, note: str, interrupted: bool) -> TargetFit:
     return TargetFit(
         target,
         posterior,
-        Outcome.INTERRUPTED if interrupted else _outcome(best, climb),
+        Outcome.INTERRUPTED if climb.interrupted else _outcome(best, climb),
         best.bound,
         tuple(climb.rungs),
         _explanation(best, climb),

@@ -29,9 +29,8 @@ from minorant.models.base import AbstractDiscreteModel, AbstractTractableModel, 
 from minorant.preparation import cast, check_labels
 from minorant.result import Acceleration, Estimate, Fit, Outcome, Trace
 from minorant.solvers.starts import Starts
-from minorant.solvers.stepwise import StreamState, check_exponent
+from minorant.solvers.stepwise import Mean, StreamState, check_exponent
 from minorant.stepwise import (
-    Mean,
     batch_of,
     in_product_form,
     joins,

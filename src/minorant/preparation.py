@@ -25,6 +25,7 @@ from minorant.data import (
 )
 from minorant.data.arrays import Table, aligned_zeros, bucket
 from minorant.data.base import BlockFunction
+from minorant.data.company import AbstractCompany, Alone
 from minorant.data.summary import has_gaps, row_blocks
 from minorant.models.base import AbstractExactModel, count_components
 from minorant.solvers.starts import subsample, subsample_groups
@@ -55,6 +56,10 @@ class AbstractStream(ABC):
     def by_row(self, function: BlockFunction, parameters: PyTree) -> Iterator[tuple[Table, PyTree]]:
         """Chunk after chunk, a function's answers for each of its rows."""
 
+    def company(self) -> AbstractCompany:
+        """The processes that have the rows between them."""
+        return Alone()
+
 
 class Prepared(NamedTuple):
     """The problem in the units and precision it is computed in.
@@ -79,6 +84,10 @@ class Prepared(NamedTuple):
     def n_rows(self) -> int:
         """How many rows there are."""
         return len(self.table.values) if self.stream is None else self.stream.n_rows()
+
+    def company(self) -> AbstractCompany:
+        """The processes that have the rows between them."""
+        return Alone() if self.stream is None else self.stream.company()
 
     def drawn(self, rng: np.random.Generator, size: int) -> Drawn:
         """Some rows, those of weight zero left out; of groups whole ones."""
@@ -119,9 +128,15 @@ def prepare(
     summary = summarise(table.values, table.weights, names, known)
     template, units = described(model, summary, dtype)
     source, layout = climbed_blocks(template, table, units, dtype, found)
+    source = _at_hand(source)
     mask = None if fixed is None else fixed_mask(template, fixed)
     spread, log_scale = spread_of(summary, units), _log_scale(table, units)
     return Prepared(template, table, units, dtype, source, layout, mask, names, spread, log_scale)
+
+
+def _at_hand(source: ArraySource) -> ArraySource:
+    """The blocks where they are computed with: on an accelerator they are to be sent there once."""
+    return source if jax.default_backend() == "cpu" else jax.device_put(source)
 
 
 def described(
@@ -230,7 +245,7 @@ def _log_scale(table: Table, units: Affine) -> float:
 
 
 def _first_block(source: Any) -> Rows:
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], source.segments[0].rows)
+    return jax.tree.map(lambda leaf: np.asarray(leaf[0]), source.segments[0].rows)
 
 
 def _draws(values: Float[np.ndarray, "m d"], rng: np.random.Generator) -> np.ndarray:

@@ -8,6 +8,7 @@ another program. Models of several starts move side by side.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -24,11 +25,10 @@ from minorant.data.streamed import StreamedSource
 from minorant.models.base import AbstractTractableModel, Expectation
 from minorant.passes import each_lane
 from minorant.preparation import Prepared
-from minorant.solvers.stepwise import AbstractStepwise, Incremental, OnlineEM
+from minorant.solvers.stepwise import AbstractStepwise, Incremental, Mean, OnlineEM, Sweep
 
 _ROOM = 1 << 29  # bytes of statistics kept of parts
 _ANCHORED_RATE = 0.3  # steps towards statistics of low variance need not shrink
-_AVERAGED_FROM = 3.0  # the larger, the sooner the mean forgets what came first
 _SAMPLE_ROWS = 1 << 14
 
 
@@ -38,39 +38,6 @@ class Warm(NamedTuple):
     models: PyTree
     note: str = ""
     interrupted: bool = False
-
-
-class Mean(NamedTuple):
-    """Statistics per unit of weight: where online EM stands, and the mean it ends at.
-
-    ``weight`` is what has been seen, the rows of the start included.
-    """
-
-    current: PyTree
-    averaged: PyTree
-    weight: float
-
-    def rate(self, weight: float, exponent: float) -> float:
-        """How far to step for a batch of this weight: ``(t + 2)^-a`` where all weigh the same."""
-        return (weight / (self.weight + weight)) ** exponent
-
-    def moved(self, found: PyTree, rate: float, weight: float) -> Mean:
-        """A step towards the statistics found on a batch of this weight."""
-        current = between(self.current, found, rate)
-        averaged = between(self.averaged, current, self.share(weight))
-        return Mean(current, averaged, self.weight + weight)
-
-    def share(self, weight: float) -> float:
-        """What the newest statistics count in the mean: early ones are forgotten, slowly.
-
-        Shamir & Zhang (2013), "Stochastic gradient descent for non-smooth optimization", section 3.
-        """
-        more = _AVERAGED_FROM * weight
-        return (weight + more) / (self.weight + weight + more)
-
-    def chosen(self, averaging: bool) -> PyTree:
-        """The mean, or the last."""
-        return self.averaged if averaging else self.current
 
 
 def warmed(prepared: Prepared, climb: Climb, models: PyTree, sample: Prepared | None) -> Warm:
@@ -88,18 +55,29 @@ def warmed(prepared: Prepared, climb: Climb, models: PyTree, sample: Prepared | 
         return Warm(models)
     if reason := _refusal(prepared, solver, models):
         return Warm(models, f" No steps on parts of the rows: {reason}.")
+    like = functools.partial(_statistics_of, prepared, models)
+    now = climb.journal.entered(Sweep(models, models, like))
     made = iter(())
     if isinstance(solver, Incremental):
-        made = _incremental(prepared, solver, models, sample)
+        made = _incremental(prepared, solver, now, sample)
     elif isinstance(solver, OnlineEM):
         some = sample or prepared.of_rows(_drawn(prepared))
-        made = _online(prepared, solver, models, some.source)
+        made = _online(prepared, solver, now, some.source)
     try:
-        for found in made:
-            models = found
+        for reached in () if now.finished else made:
+            now = reached
+            climb.journal.keep(now)
     except KeyboardInterrupt:
-        return Warm(models, " Interrupted in steps on parts of the rows.", True)
-    return Warm(models)
+        climb.journal.flush(now)
+        return Warm(now.reached(), " Interrupted in steps on parts of the rows.", True)
+    climb.journal.keep(now.whole())
+    return Warm(now.reached())
+
+
+def _statistics_of(prepared: Prepared, models: PyTree) -> PyTree:
+    """What statistics look like; nothing is computed."""
+    source = prepared.of_rows(_drawn(prepared)).source
+    return jax.eval_shape(_fold, source, models).statistics
 
 
 def finishing(climb: Climb) -> Climb:
@@ -157,42 +135,69 @@ def _drawn(prepared: Prepared) -> Table:
 
 
 def _incremental(
-    prepared: Prepared, solver: Incremental, models: PyTree, sample: Prepared | None
-) -> Iterator[PyTree]:
-    """Models after every sweep.
+    prepared: Prepared, solver: Incremental, now: Sweep, sample: Prepared | None
+) -> Iterator[Sweep]:
+    """Where it stands after every part.
 
     Parts not yet looked at count with the sample's mean statistics. Without a sample the first
     sweep is a full pass: the free energy then begins at the bound.
     """
-    kept: list[PyTree] = []
-    if sample is None:
-        kept = [wide(seen(part, models).statistics) for part in parts_of(prepared.source, solver)]
-        total = functools.reduce(added, kept)
-        models = moved(models, total, prepared.fixed)
-        yield models
-        mean = total
-    else:
-        mean = per_weight(batch_from(sample.source), models)
-        total = scaled(mean, float(prepared.source.n_rows()))
-    for _ in range(solver.sweeps - (sample is None)):
-        for index, part in enumerate(parts_of(prepared.source, solver)):
-            if index == len(kept):
-                kept.append(scaled(mean, float(part.total_weight)))
-            found = wide(seen(part, models).statistics)
-            total = jax.tree.map(lambda t, f, k: t + f - k, total, found, kept[index])
-            kept[index] = found
-            models = moved(models, total, prepared.fixed)
-        yield models
-        if len(kept) < 2 or sum(map(_bytes, kept)) > _ROOM:
+    source, mean = prepared.source, None
+    if sample is not None:
+        mean = per_weight(batch_from(sample.source), now.first)
+        now = now if now.sums else now._replace(sums=(scaled(mean, float(source.n_rows())),))
+    elif not now.turn:
+        for reached in _first_sweep(prepared, solver, now):
+            now = reached
+            yield now
+    while now.turn < solver.sweeps:
+        for part in parts_of(source, solver, now.place[0]):
+            now = _replaced(prepared, part, now, mean)
+            yield now
+        now = now.turned(now.models)
+        if len(now.kept) < 2 or sum(map(_bytes, now.kept)) > _ROOM:
+            yield now
             return
-        total = functools.reduce(added, kept)  # without what rounding left behind
+        total = functools.reduce(added, now.kept)  # without what rounding left behind
+        now = now._replace(sums=(total,))
+        yield now
 
 
-def parts_of(source: ArraySource | StreamedSource, solver: Incremental) -> Iterator[ArraySource]:
-    """A source cut into parts: chunks as they come, rows in memory in runs of blocks."""
+def _first_sweep(prepared: Prepared, solver: Incremental, now: Sweep) -> Iterator[Sweep]:
+    """A full pass, the statistics of every part kept."""
+    for part in parts_of(prepared.source, solver, now.place[0]):
+        found = wide(seen(part, now.models).statistics)
+        now = now._replace(
+            kept=(*now.kept, found), place=(now.place[0] + 1, 0), taken=now.taken + 1
+        )
+        yield now
+    total = functools.reduce(added, now.kept)
+    models = moved(now.models, total, prepared.fixed)
+    yield now._replace(models=models, sums=(total,)).turned(models)
+
+
+def _replaced(prepared: Prepared, part: ArraySource, now: Sweep, mean: PyTree | None) -> Sweep:
+    """A part looked at anew, its share in the statistics replaced, and the M-step."""
+    index, kept = now.place[0], list(now.kept)
+    if index == len(kept):
+        kept.append(scaled(mean, float(part.total_weight)))
+    found = wide(seen(part, now.models).statistics)
+    total = jax.tree.map(lambda t, f, k: t + f - k, now.sums[0], found, kept[index])
+    kept[index] = found
+    models = moved(now.models, total, prepared.fixed)
+    return now._replace(
+        models=models, sums=(total,), kept=tuple(kept), place=(index + 1, 0), taken=now.taken + 1
+    )
+
+
+def parts_of(
+    source: ArraySource | StreamedSource, solver: Incremental, first: int = 0
+) -> Iterator[ArraySource]:
+    """A source cut into parts, from number ``first``: chunks, or runs of blocks in memory."""
     if isinstance(source, StreamedSource):
-        return source.parts()
-    return (part for segment in source.segments for part in _cut(segment, solver.parts))
+        return source.parts(first)
+    parts = (part for segment in source.segments for part in _cut(segment, solver.parts))
+    return itertools.islice(parts, first, None)
 
 
 def _cut(segment: Segment, parts: int) -> Iterator[ArraySource]:
@@ -226,25 +231,31 @@ class Batch(NamedTuple):
 
 
 def _online(
-    prepared: Prepared, solver: OnlineEM, models: PyTree, sample: ArraySource
-) -> Iterator[PyTree]:
-    """Models after every pass."""
-    start = per_weight(batch_from(sample), models)
+    prepared: Prepared, solver: OnlineEM, now: Sweep, sample: ArraySource
+) -> Iterator[Sweep]:
+    """Where it stands after every batch."""
     total = float(prepared.source.n_rows())
-    # The sample counts as one batch, so that the first step is 2^-a, however many rows it has.
-    mean = Mean(start, start, float(min(solver.batch * total / prepared.n_rows(), total)))
-    end = models
-    for turn in range(solver.passes):
-        anchor = _anchor(prepared, solver, end, total)
-        for batch in batches(prepared, solver.batch, turn):
-            found = anchor(batch, models)
-            anchored = solver.variance_reduced is not None
+    if not now.sums:
+        start = per_weight(batch_from(sample), now.models)
+        # The sample counts as one batch, so that the first step is 2^-a, however many rows it has.
+        weight = float(min(solver.batch * total / prepared.n_rows(), total))
+        now = now._replace(sums=(start, start), weight=weight)
+    anchored = solver.variance_reduced is not None
+    while now.turn < solver.passes:
+        anchor = _anchor(prepared, solver, now.reached(), total)
+        for place, batch in batches(prepared, solver.batch, now.turn, now.place):
+            mean = Mean(now.sums[0], now.sums[1], now.weight)
             rate = _ANCHORED_RATE if anchored else mean.rate(batch.weight, solver.exponent)
-            mean = mean.moved(found, rate, batch.weight)
-            models = moved(models, scaled(mean.current, total), prepared.fixed)
-        chosen = scaled(mean.chosen(solver.averaging), total)
-        end = moved(models, chosen, prepared.fixed)
-        yield end
+            mean = mean.moved(anchor(batch, now.models), rate, batch.weight)
+            models = moved(now.models, scaled(mean.current, total), prepared.fixed)
+            sums = (mean.current, mean.averaged)
+            now = now._replace(
+                models=models, sums=sums, weight=mean.weight, place=place, taken=now.taken + 1
+            )
+            yield now
+        chosen = Mean(now.sums[0], now.sums[1], now.weight).chosen(solver.averaging)
+        now = now.turned(moved(now.models, scaled(chosen, total), prepared.fixed))
+        yield now
 
 
 def _anchor(
@@ -267,23 +278,33 @@ def per_weight(batch: Batch, models: PyTree) -> PyTree:
     return scaled(seen(batch.source, models).statistics, 1.0 / batch.weight)
 
 
-def batches(prepared: Prepared, size: int, turn: int) -> Iterator[Batch]:
-    """Every row once, in batches; the order follows from the number of the turn."""
+def batches(
+    prepared: Prepared, size: int, turn: int, place: tuple[int, int] = (0, 0)
+) -> Iterator[tuple[tuple[int, int], Batch]]:
+    """Every row once, in batches, and after each the place of the next: chunk, and rows of it.
+
+    Which rows make a batch follows from the number of the turn and of the chunk.
+    """
+    first, done = place
     if prepared.stream is None:
-        yield from _of_table(prepared, prepared.table, size, (turn,))
+        for end, batch in _of_table(prepared, prepared.table, size, (turn,), done):
+            yield (0, end), batch
         return
-    for index, table in enumerate(prepared.source.chunks.read()):
-        yield from _of_table(prepared, table, size, (turn, index))
+    for index, table in enumerate(prepared.source.chunks.read(first), first):
+        for end, batch in _of_table(prepared, table, size, (turn, index), done):
+            yield (index, end), batch
+        done = 0
 
 
 def _of_table(
-    prepared: Prepared, table: Table, size: int, seed: tuple[int, ...]
-) -> Iterator[Batch]:
+    prepared: Prepared, table: Table, size: int, seed: tuple[int, ...], done: int
+) -> Iterator[tuple[int, Batch]]:
     order = np.random.default_rng(seed).permutation(len(table.values))
     if table.weights is not None:
         order = order[table.weights[order] > 0]
-    for start in range(0, len(order), size):
-        yield batch_of(table.take(np.sort(order[start : start + size])), prepared)
+    for start in range(done, len(order), size):
+        rows = table.take(np.sort(order[start : start + size]))
+        yield start + size, batch_of(rows, prepared)
 
 
 def batch_of(table: Table, into: Any) -> Batch:
@@ -356,11 +377,6 @@ def wide(tree: PyTree) -> PyTree:
 def added(one: PyTree, other: PyTree) -> PyTree:
     """Leaf by leaf."""
     return jax.tree.map(np.add, one, other)
-
-
-def between(one: PyTree, other: PyTree, share: float) -> PyTree:
-    """``(1 - share) one + share other``."""
-    return jax.tree.map(lambda a, b: a + share * (b - a), one, other)
 
 
 def _bytes(tree: PyTree) -> int:

@@ -7,7 +7,6 @@ with its rows is what it does with rows in memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,9 +17,11 @@ from minorant._types import Affine, PyTree
 from minorant.data import Layout, arrange
 from minorant.data.arrays import Table
 from minorant.data.base import BlockFunction
-from minorant.data.chunks import AbstractChunks, is_collection
+from minorant.data.chunks import AbstractChunks, is_collection, is_sharded
+from minorant.data.company import AbstractCompany
 from minorant.data.engines import Here
 from minorant.data.moments import same_moments
+from minorant.data.paths import is_place
 from minorant.data.streamed import AbstractChunkedSource
 from minorant.data.survey import Survey
 from minorant.data.tables import as_table
@@ -47,6 +48,11 @@ class Stream(AbstractStream):
         """The source of a problem, and its survey."""
         self._source, self._seen = source, seen
 
+    @property
+    def seen(self) -> Survey:
+        """What the first pass has seen."""
+        return self._seen
+
     def n_rows(self) -> int:
         """How many rows there are."""
         return self._seen.n_rows
@@ -67,6 +73,10 @@ class Stream(AbstractStream):
         """Chunk after chunk, a function's answers for each of its rows."""
         return self._source.by_row(function, parameters)
 
+    def company(self) -> AbstractCompany:
+        """The processes that have the rows between them."""
+        return self._source.company
+
 
 def prepared_rows(
     model: AbstractExactModel,
@@ -83,7 +93,7 @@ def prepared_rows(
         fixed: selects what keeps its value.
     """
     empty = model.allows_empty_rows()
-    if isinstance(data, str | Path | np.memmap) or is_collection(data):
+    if is_place(data) or isinstance(data, np.memmap) or is_collection(data) or is_sharded(data):
         from minorant.data.open_chunks import chunks
 
         weights, labels, groups, inputs = sides
@@ -101,7 +111,12 @@ def prepared_rows(
 
 def refuse_chunks(data: Any, what: str) -> None:
     """Raise ValueError for rows out of memory where they have to be in it."""
-    if isinstance(data, str | Path | AbstractChunks) or is_collection(data):
+    if (
+        is_place(data)
+        or isinstance(data, AbstractChunks)
+        or is_collection(data)
+        or is_sharded(data)
+    ):
         raise ValueError(
             f"{what} needs the rows in memory: read them into an array, or fit a sample of them."
         )

@@ -1,90 +1,90 @@
 """The climb of a mixture whose rows look at few components each: lists and parameters in turn.
 
 EM climbs the truncated bound with every row's list of components held, for a stretch of steps; then
-lists are chosen anew, none of them worse. So the bound never falls, and the climb ends when neither
-lists nor parameters have more to gain. What is lost against log p(X) is measured at the end.
+lists are chosen anew, for the plain step that comes next, where that raises the bound there. So the
+bound never falls and no extrapolation is lost, and the climb ends when neither lists nor parameters
+have more to gain. What is lost against log p(X) is measured at the end.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Int
 
-from minorant._parameters import filled, has_all_parameters
-from minorant._types import Affine, Array, PyTree, Rows
+from minorant._parameters import has_all_parameters
 from minorant.answer import answer_of
-from minorant.climbing import Climb, Lanes, begin, run
-from minorant.data import Segment, arrange
+from minorant.climbing import Climb, Lanes, Standing, begin, run
 from minorant.data.arrays import Table
-from minorant.data.base import BlockFunction
-from minorant.data.paired import PairedRows, PairedSource
+from minorant.data.paired import PairedSource
 from minorant.data.summary import has_gaps
-from minorant.lists import first_lists, new_lists
+from minorant.lists import first_lists, listed, new_lists
 from minorant.models import Mixture
+from minorant.models.base import count_components
 from minorant.posteriors.truncated import Truncated, Truncation
-from minorant.preparation import AbstractStream, Drawn, Prepared, cast, completed_block
-from minorant.result import Estimate, Fit
+from minorant.preparation import Prepared
+from minorant.result import Fit
 from minorant.solvers import EM, Problem
-from minorant.solvers.many_centres import partition, sample_size
 from minorant.solvers.starts import Starts
-from minorant.solvers.truncated_em import TruncatedEM, pair_scores
+from minorant.solvers.truncated_em import TruncatedEM
+from minorant.truncated_ends import Blockwise, measured, started
 
-_SMOOTHING = 0.01
-_FIRST_STRETCH = 4
-_LONGEST_STRETCH = 64
-_LISTS_COST = 2.0  # new lists cost a few steps, and open the way for those that follow
-_START_ROWS = 512  # per block: scores of all components are formed
+_FIRST_STRETCH, _SHORTEST_STRETCH, _LONGEST_STRETCH = 4, 8, 64  # steps; new lists cost about 3
+_WARM, _WIDER = (4, 8), 2  # steps, from k-means, with lists so many times as long
+_LITTLE = 0.1  # of what a step gains: lists have settled
 
 
 class Course(NamedTuple):
     """What does not change from stretch to stretch.
 
-    ``form`` is the structure of the model in product form, in which blocks of rows are scored
-    under many components; pairs are scored with the means subtracted first.
+    Pairs are scored with the means subtracted first, blocks of rows under many components in
+    product form, unless it would lose too many digits.
     """
 
     prepared: Prepared
     posterior: Truncated
-    form: Any
     tolerance: float
+    warm: bool
+
+    def n_components(self) -> int:
+        """Of the mixture."""
+        return count_components(self.prepared.template)
+
+    def centred(self) -> Any:
+        """The model where the climb begins, in the form in which pairs are scored."""
+        return self.prepared.template.stabilised(np.inf)
+
+    def in_product_form(self, model: Any) -> Any:
+        """The model in the form in which blocks are scored."""
+        form = jax.tree.structure(self.prepared.template)
+        return jax.tree.unflatten(form, jax.tree.leaves(model)).stabilised(self.prepared.spread)
+
+    def problem(self, source: Any) -> Any:
+        """The problem under lists."""
+        model, fixed = self.centred(), self.prepared.fixed
+        if fixed is not None:  # a mask has the model's structure
+            fixed = jax.tree.unflatten(jax.tree.structure(model), jax.tree.leaves(fixed))
+        return Problem(model, source, fixed)
 
 
-class Blockwise(AbstractStream):
-    """Rows in memory block after block: responsibilities of all rows at once would not fit."""
+class Stage(NamedTuple):
+    """Lists, and how far the climb has come with them.
 
-    def __init__(self, prepared: Prepared) -> None:
-        """Of complete rows, which lie in the table's order."""
-        self.prepared = prepared
+    Attributes:
+        source: rows and their lists.
+        slots: ``(n,)`` where in memory each row came from.
+        length: steps of the stretch that follows.
+        turn: how often lists were chosen anew.
+    """
 
-    def n_rows(self) -> int:
-        """How many rows there are."""
-        return len(self.prepared.table.values)
-
-    def drawn(self, rng: np.random.Generator, size: int, grouped: bool) -> Drawn:
-        """Some rows."""
-        del grouped
-        return self.prepared.drawn(rng, size)
-
-    def by_row(self, function: BlockFunction, parameters: PyTree) -> Iterator[tuple[Table, PyTree]]:
-        """Block after block, a function's answers for each of its rows."""
-        rows = self.prepared.source.segments[0].rows
-        compiled = jax.jit(function)
-        for block in range(-(-self.n_rows() // rows.weight.shape[1])):
-            first = block * rows.weight.shape[1]
-            index = np.arange(first, min(first + rows.weight.shape[1], self.n_rows()))
-            found = compiled(parameters, _taken(rows, block))
-            yield self.prepared.table.take(index), _taken(found, slice(len(index)))
-
-
-def _taken(tree: PyTree, index: int | slice) -> PyTree:
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[index], tree)
+    source: PairedSource
+    slots: Int[np.ndarray, " n"]
+    length: int = _FIRST_STRETCH
+    turn: int = 0
 
 
 def climbed_truncated(
@@ -92,18 +92,20 @@ def climbed_truncated(
 ) -> Fit:
     """Climb the truncated bound, from the given parameters or from one k-means on a sample."""
     rng = np.random.default_rng(random_state)
-    model, note = prepared.template, ""
+    model, note, warm = prepared.template, "", False
     if not has_all_parameters(model):
-        model, note = _started(prepared, rng), "1 start, from k-means on a sample of rows."
+        model, note = started(prepared, rng), "1 start, from k-means on a sample of rows"
+        warm = climb.max_steps > sum(_WARM)
+        note += f" and {sum(_WARM)} steps with longer lists." if warm else "."
     prepared = prepared._replace(template=model)
     em: Any = climb.solver  # check_truncated asks
-    course = Course(prepared, posterior, jax.tree.structure(model), em.tolerance)
+    course = Course(prepared, posterior, em.tolerance, warm)
     paired = climb._replace(solver=TruncatedEM(em))
-    lanes, source, slots = _in_stretches(course, paired)
+    lanes, stage = _in_stretches(course, paired)
     lanes = _in_product_form(course, paired, lanes)
     blockwise = prepared._replace(stream=Blockwise(prepared))
     answer = answer_of(blockwise, climb, lanes, note, "floor")
-    found = _measured(course, source, slots, answer, rng)
+    found = measured(prepared, posterior, stage.source, answer, rng)
     return answer._replace(truncation=found, explanation=_explanation(answer, found))
 
 
@@ -156,164 +158,169 @@ def check_rows(table: Table, starts: Starts | None) -> None:
         )
 
 
-def _in_stretches(course: Course, climb: Climb) -> tuple[Lanes, PairedSource, np.ndarray]:
-    """Stretches of EM, longer as lists settle, and new lists between them.
-
-    Returns:
-        The lane, the rows with their last lists, and the slot in memory that each row came from.
-    """
-    prepared = course.prepared
-    model: Any = prepared.template
-    source, slots = first_lists(prepared.source.segments[0], model, course.posterior.components)
-    centred = model.stabilised(np.inf)
-    models = jax.tree.map(lambda leaf: np.asarray(leaf)[None], centred)
-    lanes = begin(climb, _problem(prepared, centred, source), models, (0,))
-    length, turn = _FIRST_STRETCH, 0
+def _in_stretches(course: Course, climb: Climb) -> tuple[Lanes, Stage]:
+    """Stretches of EM, longer as lists settle, and new lists between them."""
+    stage, lanes = _begun(course, climb)
+    if _is_over(climb, lanes):
+        return lanes, stage
     while True:
-        steps = int(np.asarray(lanes.state.n_steps)[0])
-        stretch = climb._replace(max_steps=min(steps + length, climb.max_steps))
-        problem = _problem(prepared, centred, source)
-        lanes = run(stretch, problem, lanes, prepared.spread)
+        before = _steps(lanes)
+        lanes = _climbed_on(course, climb, stage, lanes)
         if _is_over(climb, lanes):
-            return lanes, source, slots
-        turn += 1
-        here = lanes.model(0)
-        other, order = new_lists(source, here, course.form, course.posterior.searched, turn)
-        gain = _bound_of_lists(other.rows, here) - float(np.asarray(lanes.state.bound)[0])
-        settled = gain <= course.tolerance * float(prepared.source.total_weight)
-        if settled and int(np.asarray(lanes.state.code)[0]):
-            return lanes, source, slots
-        length = _next_length(length, gain, lanes, steps)
-        if gain > 0:
-            source, slots = other, slots[order]
-            lanes = lanes._replace(state=_taken_up(lanes.state))
+            return lanes, stage
+        new, gain = _renewed(course, stage, lanes, course.posterior.components)
+        if _ended(lanes) and gain <= _settled(course, lanes):
+            return lanes, stage
+        stage = new if gain > 0 else stage._replace(turn=new.turn)
+        stage = stage._replace(length=_next_length(stage.length, gain, lanes, before))
+        lanes = lanes._replace(state=_taken_up(lanes.state))
+        climb.journal.leave(_standing(lanes), _written(course, stage))
+
+
+def _begun(course: Course, climb: Climb) -> tuple[Stage, Lanes]:
+    """The first lists and the lane at its start, or where an earlier process has left them."""
+    lanes = _lane(course, climb, course.centred())
+    standing, left = climb.journal.went_on(_standing(lanes))
+    if left is not None:
+        return _restored(course, left), standing.lanes
+    if course.warm:
+        return _warmed(course, climb, lanes)
+    return _first(course, lanes, course.posterior.components), lanes
+
+
+def _warmed(course: Course, climb: Climb, lanes: Lanes) -> tuple[Stage, Lanes]:
+    """Some steps with longer lists: what k-means has parted may come from many components yet."""
+    c = course.posterior.components
+    wide = min(_WIDER * c, course.n_components())
+    stage = _first(course, lanes, wide)
+    quiet = climb._replace(callbacks=())
+    for length, mean in zip(_WARM, (*[wide] * (len(_WARM) - 1), c), strict=True):
+        lanes = _climbed_on(course, quiet, stage._replace(length=length), lanes)
+        if lanes.interrupted or lanes.dead().any():
+            return stage, lanes
+        stage, _ = _renewed(course, stage, lanes, mean)
+    return stage, _lane(course, climb, _next_model(lanes))
+
+
+def _lane(course: Course, climb: Climb, model: Any) -> Lanes:
+    """One that has not moved."""
+    models = jax.tree.map(lambda leaf: np.asarray(leaf)[None], model)
+    return begin(climb, course.problem(course.prepared.source), models, (0,))
+
+
+def _first(course: Course, lanes: Lanes, c: int) -> Stage:
+    """The best of all components for where the climb begins."""
+    segment = course.prepared.source.segments[0]
+    found = first_lists(segment, course.in_product_form(lanes.model(0)), c)
+    return Stage(found.source, found.origin)
+
+
+def _climbed_on(course: Course, climb: Climb, stage: Stage, lanes: Lanes) -> Lanes:
+    """A stretch, until the plain step is next: at lists that suit it, it cannot be lower."""
+    problem, spread = course.problem(stage.source), course.prepared.spread
+    stretch = climb._replace(max_steps=min(_steps(lanes) + stage.length, climb.max_steps))
+    lanes = run(stretch, problem, lanes, spread)
+    state: Any = lanes.state
+    if _is_over(climb, lanes) or _ended(lanes) or bool(np.asarray(state.pending_is_plain)[0]):
+        return lanes
+    return run(climb._replace(max_steps=_steps(lanes) + 1), problem, lanes, spread)
+
+
+def _renewed(course: Course, stage: Stage, lanes: Lanes, c: int) -> tuple[Stage, float]:
+    """Lists of this length for the step that comes next, and what they add to the bound."""
+    turn, here = stage.turn + 1, _next_model(lanes)
+    models = here, course.in_product_form(here)
+    found = new_lists(stage.source, models, c, course.posterior.searched, turn)
+    return stage._replace(
+        source=found.source, slots=stage.slots[found.origin], turn=turn
+    ), found.gain
+
+
+def _next_model(lanes: Lanes) -> Any:
+    """The model that the plain step leads to."""
+    state = _at_plain(lanes.state)
+    return lanes._replace(state=dataclasses.replace(state, accepted=state.pending)).model(0)
+
+
+def _standing(lanes: Lanes) -> Standing:
+    return Standing(lanes, None, lanes.objective())
+
+
+def _written(course: Course, stage: Stage) -> dict[str, Any]:
+    """What of a stage cannot be worked out again."""
+    k = course.n_components()
+    lists = stage.source.rows.pairs.lists(k).astype(np.uint16 if k < 1 << 16 else np.int32)
+    return stage._asdict() | {"source": lists}
+
+
+def _restored(course: Course, left: dict[str, Any]) -> Stage:
+    """The stage that was written."""
+    names, slots = left["source"].astype(np.int32), left["slots"]
+    segment, k = course.prepared.source.segments[0], course.n_components()
+    source = listed(segment, slots, names, names < k, k, course.posterior.components)
+    return Stage(source, slots, left["length"], left["turn"])
 
 
 def _next_length(length: int, gain: float, lanes: Lanes, before: int) -> int:
-    """Half as long where new lists gained more than the steps would that they cost, else twice."""
+    """Half as long where new lists gain more than the last steps did, twice where far less."""
+    if length < _SHORTEST_STRETCH:
+        return 2 * length
     bounds = np.concatenate(lanes.traces[0])[before:, 0]
-    by_step = (bounds[-1] - bounds[0]) / max(len(bounds) - 1, 1)
-    wanted = length // 2 if gain > _LISTS_COST * by_step else 2 * length
-    return int(np.clip(wanted, _FIRST_STRETCH, _LONGEST_STRETCH))
+    late = bounds[len(bounds) // 2 :]
+    by_step = (late[-1] - late[0]) / max(len(late) - 1, 1)
+    wanted = length // 2 if gain > by_step else length if gain > _LITTLE * by_step else 2 * length
+    return int(np.clip(wanted, _SHORTEST_STRETCH, _LONGEST_STRETCH))
+
+
+def _settled(course: Course, lanes: Lanes) -> float:
+    """A gain of lists that is too little to go on for: what rounding may explain, or tolerated."""
+    bound = np.asarray(lanes.state.bound)[0]
+    rounding = 4 * np.finfo(bound.dtype).eps * abs(float(bound))
+    return max(course.tolerance * float(course.prepared.source.n_rows()), rounding)
+
+
+def _steps(lanes: Lanes) -> int:
+    return int(np.asarray(lanes.state.n_steps)[0])
+
+
+def _ended(lanes: Lanes) -> bool:
+    """Whether the climb has come to an end under its lists."""
+    return int(np.asarray(lanes.state.code)[0]) != 0
 
 
 def _is_over(climb: Climb, lanes: Lanes) -> bool:
     """Whether no further stretch may follow."""
-    steps = int(np.asarray(lanes.state.n_steps)[0])
-    return lanes.interrupted or bool(lanes.dead().any()) or steps >= climb.max_steps
+    return lanes.interrupted or bool(lanes.dead().any()) or _steps(lanes) >= climb.max_steps
 
 
-def _taken_up(state: Any) -> Any:
-    """The climb from its accepted point, under other lists: gains so far say nothing there."""
+def _at_plain(state: Any) -> Any:
+    """The climb with the plain step next."""
+    plain = np.asarray(state.pending_is_plain)
     return dataclasses.replace(
         state,
-        pending=state.accepted,
-        pending_is_plain=np.full_like(state.pending_is_plain, True),
-        pending_worth=np.ones_like(state.pending_worth),
-        objective=np.full_like(state.objective, -np.inf),
-        checking=np.zeros_like(state.checking),
-        code=np.zeros_like(state.code),
+        pending=np.where(plain[:, None], state.pending, state.fallback),
+        pending_is_plain=np.full_like(plain, True),
+        pending_worth=np.where(plain, state.pending_worth, 1.0),
     )
 
 
-def _problem(prepared: Prepared, model: Any, source: PairedSource) -> Any:
-    fixed = prepared.fixed
-    if fixed is not None:  # a mask has the model's structure
-        fixed = jax.tree.unflatten(jax.tree.structure(model), jax.tree.leaves(fixed))
-    return Problem(model, source, fixed)
+def _taken_up(state: Any) -> Any:
+    """The climb under other lists: it goes on if it had ended, and gains so far say nothing."""
+    zero = np.zeros_like(state.code)
+    checking = np.zeros_like(state.checking)
+    return dataclasses.replace(_at_plain(state), checking=checking, code=zero)
 
 
 def _in_product_form(course: Course, climb: Climb, lanes: Lanes) -> Lanes:
     """The lane with its model in the form in which rows are scored under all components."""
     prepared = course.prepared
-    model: Any = jax.tree.unflatten(course.form, jax.tree.leaves(lanes.model(0)))
-    form = jax.tree.structure(model.stabilised(prepared.spread))
+    form = jax.tree.structure(course.in_product_form(lanes.model(0)))
     leaves = jax.tree.leaves(lanes.state.model)
     state = eqx.tree_at(lambda s: s.model, lanes.state, jax.tree.unflatten(form, leaves))
     problem = Problem(prepared.template, prepared.source, prepared.fixed)
     return lanes._replace(state=state, settle=lambda s: climb.solver.settled(problem, s))
 
 
-@jax.jit
-def _by_row(rows: PairedRows, model: Any) -> Float[Array, " n"]:
-    """Each row's part of the truncated bound."""
-    scores = pair_scores((model, model.prepare()), rows)
-    return jax.nn.logsumexp(scores.ravel()[rows.pairs.place], axis=1)
-
-
-def _bound_of_lists(rows: PairedRows, model: Any) -> float:
-    """The truncated bound at these parameters."""
-    each = np.asarray(_by_row(rows, model)).astype(float)
-    return float(np.asarray(rows.weight).astype(float) @ each)
-
-
-@jax.jit
-def _exactly(source: Any, model: Any) -> Float[Array, ""]:
-    """Evidence of all rows by the full E-step."""
-    pair = (model, model.prepare())
-    return source.fold(lambda p, rows: p[0].summed_log_evidence(rows, p[1]), pair)
-
-
-@jax.jit
-def _by_row_exactly(source: Any, model: Any) -> tuple[Float[Array, " slots"], ...]:
-    return source.map(lambda p, rows: p[0].log_evidence(rows, p[1]), (model, model.prepare()))
-
-
-def _measured(
-    course: Course, source: PairedSource, slots: np.ndarray, answer: Fit, rng: np.random.Generator
-) -> Truncation:
-    """The full E-step once, on all rows or estimated from some."""
-    prepared, wanted = course.prepared, course.posterior.measured_rows
-    n = len(slots)
-    if wanted is None or wanted >= n:
-        exact = float(_exactly(prepared.source, answer.standardised)) - answer.log_scale
-        return Truncation(course.posterior, answer.bound, Estimate(exact), n)
-    lost = _lost(source, answer.standardised, np.sort(rng.choice(n, wanted, replace=False)))
-    error = n * lost.std(ddof=1) * np.sqrt((1 - wanted / n) / wanted) if wanted > 1 else np.inf
-    found = Estimate(answer.bound + n * float(lost.mean()), float(error))
-    return Truncation(course.posterior, answer.bound, found, wanted)
-
-
-def _lost(source: PairedSource, model: Any, index: np.ndarray) -> Float[np.ndarray, " m"]:
-    """What some rows lose, weighted: log p less their part of the bound."""
-    rows = source.rows
-    lower = np.asarray(_by_row(rows, model.stabilised(np.inf)))[index]
-    values = np.asarray(rows.values)[index]
-    identity = Affine.identity(values.shape[1])
-    some, layout = arrange(Table(values), identity, values.dtype, False)
-    exact = layout.restore(_by_row_exactly(some, model))
-    return np.asarray(rows.weight)[index] * (exact - lower).astype(float)
-
-
 def _explanation(answer: Fit, found: Truncation) -> str:
     """The E-step that was asked for in the place of the exact one."""
     return f"E-step: {found}.{answer.explanation[answer.explanation.index(' Solver: ') :]}"
-
-
-def _started(prepared: Prepared, rng: np.random.Generator) -> Any:
-    """The smoothed M-step of a partition of some rows by k-means."""
-    template: Any = prepared.template
-    k = template.n_components
-    table = prepared.drawn(rng, sample_size(prepared.n_rows(), k)).table
-    block, m = completed_block(prepared, table, rng), len(table.values)
-    values = np.asarray(block.values[:m], dtype=float)
-    weights = np.asarray(block.weight[:m], dtype=float)
-    labels = partition(rng, template.embedding(values), weights, k)
-    part = Table(np.asarray(block.values)[:m], weights, labels)
-    identity = Affine.identity(values.shape[1])
-    source, _ = arrange(part, identity, prepared.dtype, False, _START_ROWS)
-    model = _maximised(source.segments[0], template, prepared.fixed)
-    return cast(filled(template, model), prepared.dtype)
-
-
-@jax.jit
-def _maximised(segment: Segment, template: Any, fixed: Any) -> Any:
-    """The M-step of labelled rows, a little of each shared among all components."""
-    k = template.n_components
-
-    def part(template: Any, rows: Rows) -> PyTree:
-        onehot = rows.labels == jnp.arange(k)[:, None]
-        probability = (1 - _SMOOTHING) * onehot.astype(rows.values.dtype) + _SMOOTHING / k
-        return template.partition_statistics(dataclasses.replace(rows, labels=None), probability)
-
-    return template.maximise(segment.fold(part, template), fixed)

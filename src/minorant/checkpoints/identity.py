@@ -16,6 +16,8 @@ import jax
 import numpy as np
 
 from minorant import _trees as trees
+from minorant.checking import POINTS, looked_at
+from minorant.data import ArraySource
 
 _OURS = ("minorant", "equinox", "jax", "numpy", "paramax", "flowjax", "numpyro", "builtins")
 _PIECE = 1 << 26  # bytes digested at a time, so that no copy of a large table is made
@@ -42,8 +44,30 @@ def identity_of(prepared: Any, asked: dict[str, Any]) -> dict[str, str]:
     for name, value in asked.items():
         found.update(_told(value, name))
     leaves = jax.tree.leaves(prepared.fixed)
-    found["fixed"] = "nothing" if not leaves else _digest(np.asarray(list(map(bool, leaves))))
+    held = [np.ravel(leaf).astype(bool) for leaf in leaves]
+    found["fixed"] = _digest(np.concatenate(held)) if held else "nothing"
     return {**found, **_told_of_rows(prepared)}
+
+
+def identity_of_target(target: Any, asked: dict[str, Any]) -> dict[str, str]:
+    """A target and the options of its fit, name by name.
+
+    A target is told apart by its log density and slope at points that are the same every time:
+    functions and the data they hold cannot be compared themselves.
+    """
+    import minorant
+
+    points = np.random.default_rng(0).normal(size=(POINTS, target.size))
+    found = {
+        "minorant": minorant.__version__,
+        "the target": _class_name(type(target)),
+        "the number of free coordinates": str(target.size),
+    }
+    for part, values in zip(("log density", "slope"), looked_at(target, points), strict=True):
+        found[f"the target's {part}"] = _digest(np.asarray(values))
+    for name, value in asked.items():
+        found.update(_told(value, name))
+    return found
 
 
 def difference(one: dict[str, str], other: dict[str, str]) -> tuple[str, str, str] | None:
@@ -57,6 +81,9 @@ def difference(one: dict[str, str], other: dict[str, str]) -> tuple[str, str, st
 def _told_of_rows(prepared: Any) -> dict[str, str]:
     if prepared.stream is None:
         return {f"the data's {name}": _digest(cells) for name, cells in _filled(prepared.table)}
+    if isinstance(prepared.source, ArraySource):  # few rows that stand for all
+        told = " ".join(_digest(np.atleast_1d(leaf)) for leaf in jax.tree.leaves(prepared.source))
+        return {"the data's moments": _short(told)}
     rows = getattr(prepared.source, "chunks", prepared.source)
     if not hasattr(rows, "identity"):
         raise TypeError(

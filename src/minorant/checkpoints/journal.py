@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
+from minorant._types import PyTree
 from minorant.answer import in_data_units
 from minorant.checkpoints import file, identity, standing, status
 from minorant.checkpoints.place import CLIMB, Checkpoint, Lock, as_checkpoint
 from minorant.data import Part
 from minorant.journal import Journal
+from minorant.models.target import AbstractTarget
 from minorant.preparation import Prepared
 from minorant.result import Outcome
 
@@ -38,13 +40,57 @@ def journalled(given: Any, prepared: Prepared, asked: dict[str, Any]) -> Iterato
         ValueError: when another fit has its checkpoint there, or it is damaged.
         OSError: when it cannot be read or written, or another process climbs there.
     """
+    company = prepared.company()
+    name, rows = type(prepared.template).__name__, prepared.n_rows()
+    about = About(name, rows, functools.partial(in_data_units, prepared), prepared.log_scale)
+
+    def fit() -> dict[str, str]:
+        return identity.identity_of(prepared, asked)
+
+    if company.size > 1:
+        from minorant.checkpoints.shared import shared_journal
+
+        with shared_journal(company, lambda: as_checkpoint(given), about, fit) as shared:
+            yield shared
+        return
+    with _kept(given, about, fit) as journal:
+        yield journal
+
+
+@contextlib.contextmanager
+def journalled_target(given: Any, target: AbstractTarget, asked: dict[str, Any]) -> Iterator[Any]:
+    """The journal of a target's fit; arguments and errors as for :func:`journalled`."""
+    about = About(type(target).__name__, 0, lambda member: member, 0.0)
+    with _kept(given, about, lambda: identity.identity_of_target(target, asked)) as journal:
+        yield journal
+
+
+class About(NamedTuple):
+    """What a fit is of, as far as it is told.
+
+    Attributes:
+        name: what the model's class is called.
+        rows: how many there are; 0 for a target.
+        in_data_units: a model from the units it is computed in.
+        log_scale: what these make a bound larger by, in nats.
+    """
+
+    name: str
+    rows: int
+    in_data_units: Callable[[PyTree], Any]
+    log_scale: float
+
+
+@contextlib.contextmanager
+def _kept(given: Any, about: About, fit: Callable[[], dict[str, str]]) -> Iterator[Journal]:
+    """A journal in a directory, locked while it is used; without one the journal of nobody."""
     place = as_checkpoint(given)
     if place is None:
         yield Journal()
         return
     lock = Lock(place.path)
     try:
-        journal = DirectoryJournal(place, prepared, identity.identity_of(prepared, asked))
+        journal = DirectoryJournal(place, about, fit())
         try:
             yield journal
         except BaseException as error:
@@ -61,9 +107,9 @@ class DirectoryJournal(Journal):
     passed.
     """
 
-    def __init__(self, place: Checkpoint, prepared: Prepared, fit: dict[str, str]) -> None:
+    def __init__(self, place: Checkpoint, about: About, fit: dict[str, str]) -> None:
         """Take up what is there, or begin; either way the directory is written to at once."""
-        self._place, self._prepared, self._fit = place, prepared, fit
+        self._place, self._about, self._fit = place, about, fit
         self._began = self._written = self._told = time.monotonic()
         self._run = 0
         self._fresh: Any = None
@@ -78,6 +124,8 @@ class DirectoryJournal(Journal):
         kept = self._taken_up()
         self._ended: list[Any] = kept.get("ended", [])
         self._left = kept.get("left")
+        self._behind: dict[str, Any] | None = kept.get("behind")
+        self._origin: Any = None
         self._seconds = float(kept.get("seconds", 0.0))
         self._seed = int(kept.get("seed", secrets.randbits(31)))
         self._is_whole = bool(kept.get("finished", False))
@@ -85,6 +133,15 @@ class DirectoryJournal(Journal):
         if not kept:
             self._write()
         self._tell(status.RUNNING)
+
+    def taken_up(self) -> dict[str, Any]:
+        """What another process needs to go on from where this one does."""
+        return {
+            "ended": list(self._ended),
+            "left": self._left,
+            "seed": self._seed,
+            "finished": self._is_whole,
+        }
 
     # What a climb tells
 
@@ -99,8 +156,8 @@ class DirectoryJournal(Journal):
         self._run += 1
         self._fresh = self._now = fresh
         self._part = self._begun = self._before = None
-        if self._run <= len(self._ended):
-            self._now = standing.restored(self._ended[self._run - 1], fresh)
+        if self._is_known():
+            self._now = standing.restored(self._ended[self._number() - 1], fresh)
             return self._now
         left, self._left = self._left, None
         if left is None:
@@ -112,7 +169,7 @@ class DirectoryJournal(Journal):
 
     def keep(self, now: Any) -> None:
         """A block of steps has ended, or the run."""
-        if self._over or self._run <= len(self._ended):
+        if self._over or self._is_known():
             return
         self._now, self._part = now, None
         if now.finished:
@@ -148,12 +205,28 @@ class DirectoryJournal(Journal):
             self._note_end(now)
         self._write()
 
+    def went_on(self, fresh: Any) -> tuple[Any, Any]:
+        """Where runs that are no longer kept had led, and what was left with that."""
+        self._origin, behind = fresh, self._behind
+        if behind is None:
+            return fresh, None
+        self._run = behind["run"]
+        return standing.restored(behind["standing"], fresh), behind["tree"]
+
+    def leave(self, now: Any, tree: Any) -> None:
+        """Forget the runs up to here but for this; it is written with what comes next."""
+        if not self._over:
+            led = standing.written(now, self._origin)
+            self._behind = {"run": self._run, "standing": led, "tree": tree}
+            self._ended = []
+
     def answered(self, answer: Any) -> None:
         """The fit has ended."""
-        self._answer = {"sentence": answer.outcome.value, "bound": answer.bound}
+        bound = float(getattr(answer.bound, "value", answer.bound))
+        self._answer = {"sentence": answer.outcome.value, "bound": bound}
         cut = answer.outcome is Outcome.INTERRUPTED
         if not cut and not self._is_whole:
-            self._is_whole, self._model = True, answer.model
+            self._is_whole, self._model = True, _answered_model(answer)
             self._write()
         self._tell(status.INTERRUPTED if cut else status.FINISHED)
 
@@ -180,8 +253,16 @@ class DirectoryJournal(Journal):
             "delete that one to begin anew."
         )
 
+    def _number(self) -> int:
+        """Which of the runs that are kept this one is."""
+        return self._run - (self._behind["run"] if self._behind else 0)
+
+    def _is_known(self) -> bool:
+        """Whether this run is kept to its end."""
+        return self._number() <= len(self._ended)
+
     def _note_end(self, now: Any) -> None:
-        if self._run > len(self._ended):
+        if not self._is_known():
             self._ended.append(standing.written(now, self._fresh))
 
     def _is_due(self) -> bool:
@@ -195,6 +276,7 @@ class DirectoryJournal(Journal):
             "seed": self._seed,
             "ended": self._ended,
             "left": self._under_way(),
+            "behind": self._behind,
             "seconds": self._worked(),
             "finished": self._is_whole,
         }
@@ -204,7 +286,7 @@ class DirectoryJournal(Journal):
         self._cost = self._written - began
 
     def _under_way(self) -> dict[str, Any] | None:
-        if self._run <= len(self._ended):
+        if self._is_known():
             return self._left
         part = self._part
         sums = None if part is None else jax.tree.leaves(jax.device_get(part.sums))
@@ -216,9 +298,8 @@ class DirectoryJournal(Journal):
     def _current_model(self) -> Any:
         """The best lane's model in the data's units."""
         if self._now is not None and not self._is_whole:
-            lanes = self._now.all_lanes(self._fresh.lanes.starts)
-            best = lanes.model(int(np.argmax(lanes.objective())))
-            self._model = in_data_units(self._prepared, best)
+            best = standing.best_model(self._now, self._fresh)
+            self._model = self._about.in_data_units(best)
         return self._model
 
     # What is told
@@ -230,12 +311,12 @@ class DirectoryJournal(Journal):
     def _tell(self, state: str) -> None:
         step, bound = self._step(), self._bound()
         gain, before = None, self._before
-        rows = self._prepared.n_rows()
+        rows = self._about.rows
         if before is not None and bound is not None and step > before[0]:
             gain = (bound - before[1]) / max(rows, 1)
         told = status.Told(
             state=state,
-            model=type(self._prepared.template).__name__,
+            model=self._about.name,
             rows=rows,
             run=self._run,
             step=step,
@@ -265,9 +346,13 @@ class DirectoryJournal(Journal):
         """The best lane's, in the data's units."""
         if self._now is None:
             return None
-        lanes = self._now.lanes
-        bound = float(np.asarray(lanes.state.bound)[int(np.argmax(lanes.objective()))])
-        return bound - self._prepared.log_scale if np.isfinite(bound) else None
+        bound = standing.best_bound(self._now)
+        return None if bound is None else bound - self._about.log_scale
+
+
+def _answered_model(answer: Any) -> Any:
+    """The model of a fit; of a target's the density."""
+    return answer.model if hasattr(answer, "model") else answer.posterior.member
 
 
 def _was(word: str, verb: str) -> str:

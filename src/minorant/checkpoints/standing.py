@@ -16,6 +16,9 @@ import jax
 import numpy as np
 
 from minorant import _trees as trees
+from minorant.checkpoints import ascents, sweeps
+from minorant.solvers._standing import Standing as Ascending
+from minorant.solvers.stepwise import Sweep
 
 Place = tuple[str | int, ...]
 
@@ -24,9 +27,13 @@ def written(standing: Any, fresh: Any) -> dict[str, Any]:
     """A run under way as a tree of arrays and words.
 
     Args:
-        standing: a ``climbing.Standing``.
+        standing: a ``climbing.Standing``, or that of a stochastic ascent.
         fresh: the one that its run began with.
     """
+    if isinstance(standing, Ascending):
+        return ascents.written(standing)
+    if isinstance(standing, Sweep):
+        return sweeps.written(standing)
     ended = standing.ended
     return {
         "lanes": _lanes(standing.lanes, fresh.lanes),
@@ -37,11 +44,15 @@ def written(standing: Any, fresh: Any) -> dict[str, Any]:
 
 
 def restored(tree: dict[str, Any], fresh: Any) -> Any:
-    """The ``climbing.Standing`` that was written.
+    """The standing that was written.
 
     Raises:
         ValueError: when the run that is entered is another one.
     """
+    if isinstance(fresh, Ascending):
+        return ascents.restored(tree, fresh)
+    if isinstance(fresh, Sweep):
+        return sweeps.restored(tree, fresh)
     ended = tree["ended"]
     return fresh._replace(
         lanes=_restored_lanes(tree["lanes"], fresh.lanes),
@@ -49,6 +60,27 @@ def restored(tree: dict[str, Any], fresh: Any) -> Any:
         judged=tree["judged"],
         finished=tree["finished"],
     )
+
+
+def best_model(standing: Any, fresh: Any) -> Any:
+    """The best start's model, in the units it is computed in."""
+    if isinstance(standing, Ascending):
+        return standing.model()
+    if isinstance(standing, Sweep):
+        return jax.tree.map(lambda leaf: leaf[0], standing.models)
+    lanes = standing.all_lanes(fresh.lanes.starts)
+    return lanes.model(int(np.argmax(lanes.objective())))
+
+
+def best_bound(standing: Any) -> float | None:
+    """The best start's bound, in the units it is computed in; None where it has none yet."""
+    if isinstance(standing, Ascending):
+        return standing.bound()
+    if isinstance(standing, Sweep):
+        return None  # a step on a part knows no bound of all rows
+    lanes = standing.lanes
+    bound = float(np.asarray(lanes.state.bound)[int(np.argmax(lanes.objective()))])
+    return bound if np.isfinite(bound) else None
 
 
 def _lanes(lanes: Any, fresh: Any) -> dict[str, Any]:

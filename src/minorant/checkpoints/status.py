@@ -88,7 +88,7 @@ class Status(NamedTuple):
         return "\n".join(
             [
                 f"{_WORDS[self.state]}{at}{sentence}",
-                f"{told.model}, {told.rows} rows: run {told.run}, step {told.step}"
+                f"{told.model}{_of_rows(told)}: run {told.run}, step {told.step}"
                 f"{_of_pass(told)}{_climbed(told)}; {_in_words(told.seconds)} of work.",
                 f"Last checkpoint: {_in_words(ago)} ago, run {self.kept.run}, step "
                 f"{self.kept.step}{_chunk(self.kept.chunk)}.",
@@ -165,6 +165,10 @@ def _model(path: Path, classes: tuple[type, ...]) -> Any:
         return None
 
 
+def _of_rows(told: Told) -> str:
+    return f", {told.rows} rows" if told.rows else ""
+
+
 def _of_pass(told: Told) -> str:
     if told.chunk is None:
         return ""
@@ -175,7 +179,8 @@ def _of_pass(told: Told) -> str:
 def _climbed(told: Told) -> str:
     if told.bound is None:
         return ""
-    gain = "" if told.gain_per_row is None else f", gaining {told.gain_per_row:.2e} per row"
+    of_row = " per row" if told.rows else ""
+    gain = "" if told.gain_per_row is None else f", gaining {told.gain_per_row:.2e}{of_row}"
     return f", bound {told.bound:.8g} nats{gain}"
 
 

@@ -117,11 +117,11 @@ def _face(request: Request, table: pa.Table, weights: np.ndarray | None) -> Face
     if request.model == "latent-class":
         types = dict.fromkeys(table.column_names, "categorical")
     columns = infer(table, types, weights)
-    _check_categories(columns, request, table.num_rows)
+    check_categories(columns, request, table.num_rows)
     return Face(request.model, Kinds(columns))
 
 
-def _check_categories(columns: Columns, request: Request, n: int) -> None:
+def check_categories(columns: Columns, request: Request, n: int) -> None:
     """Refuse names, notes and numbers that were taken for categories."""
     for column in columns.items:
         count = len(column.categories or ())

@@ -14,9 +14,10 @@ import numpy as np
 
 from minorant.cli.arguments import Request
 from minorant.cli.builders import BUILDERS, published, state_space_of
-from minorant.cli.climb import estimator_of
-from minorant.cli.faces import GAUSSIAN, Face, Kinds, Numbers, floats
-from minorant.data.columns import CATEGORIES, Column, Columns
+from minorant.cli.climb import check_categories, estimator_of
+from minorant.cli.faces import ESTIMATORS, GAUSSIAN, Face, Kinds, Numbers, floats
+from minorant.data.cells import EVERY
+from minorant.data.coding import codes_of, infer_chunks
 from minorant.data.files import STANDARD, read_table, write_table
 from minorant.data.in_tables import Tables, appended_table, is_dataset
 from minorant.data.paths import find_files
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
     from minorant.data.chunks import AbstractChunks
     from minorant.result import Fit
 
-_TYPED = ("mixture", "hidden-markov")
 _WORDS = {
     "leave it out with columns=[...]": "leave it out (--drop)",
+    "name it in categories=[...]": "describe it with --model mixture",
     "memory must": "--memory must",
     "dask must be a distributed.Client, ": "--dask must be ",
 }
-_WHOLE = ("latent-class", "latent-trait", "flow-density")
+_WHOLE = ("flow-density",)
 
 
 def is_large(path: str, memory: str | None) -> bool:
@@ -73,10 +74,13 @@ def climbed_chunks(request: Request) -> tuple[Face, Fit]:
         ValueError: for an option, a column or a cell that cannot be used.
     """
     check_large(request)
-    names = _columns(request, Tables(request.table).names)
-    face = _face(request, names)
+    tables = Tables(request.table)
+    names = _columns(request, tables.names)
     chunks = _chunks(request, names)
-    if request.model in (GAUSSIAN, "mixture"):
+    face = _face(request, chunks, tables.n_rows)
+    if isinstance(face.columns, Kinds):  # categories of rows that weigh nothing are missing ones
+        chunks = chunks.coded(codes_of(face.columns.columns, "missing"))
+    if request.model in ESTIMATORS:
         return face, _by_estimator(request, face, chunks)
     return face, _by_model(request, face, chunks)
 
@@ -117,38 +121,38 @@ def _columns(request: Request, known: tuple[str, ...]) -> tuple[str, ...]:
     return kept
 
 
-def _face(request: Request, names: tuple[str, ...]) -> Face:
-    where = (request.group, None, request.inputs)
-    if request.model not in _TYPED:
-        return Face(request.model, Numbers(names), *where)
-    for name in names:
-        kind = request.types.get(name)
-        if kind is None or kind in CATEGORIES:
-            what = "has no type" if kind is None else f"is {kind}"
-            raise ValueError(
-                f"Column {name!r} {what}: of files that are read part by part, types are not "
-                "inferred and categories not known. Give every column a type of numbers, as in "
-                f"--column {name}=gaussian, leave it out (--drop), or name one file, without "
-                "--memory."
-            )
-    items = tuple(Column(name, request.types[name]) for name in names)
-    return Face(request.model, Kinds(Columns(items)), *where)
+def _kinds(request: Request) -> str:
+    """Of which kinds the model's columns may be: see ``Builder.kinds``."""
+    own = {GAUSSIAN: "numbers", "mixture": "any", "latent-class": "categorical"}
+    return own.get(request.model) or BUILDERS[request.model].kinds
 
 
-def _chunks(request: Request, names: tuple[str, ...]) -> AbstractChunks:
-    from minorant.data.open_chunks import chunks
+def _face(request: Request, chunks: Any, n_rows: int) -> Face:
+    """How columns are read; what they are a first pass finds."""
+    where, kinds = (request.group, None, request.inputs), _kinds(request)
+    if kinds == "numbers":
+        return Face(request.model, Numbers(chunks.names), *where)
+    types = request.types
+    if kinds == "categorical":
+        types = dict.fromkeys(chunks.names, "categorical")
+    columns = infer_chunks(chunks, types)
+    check_categories(columns, request, n_rows)
+    return Face(request.model, Kinds(columns), *where)
 
+
+def _chunks(request: Request, names: tuple[str, ...]) -> Any:
+    from minorant.data.open_chunks import uncoded
+
+    roles = {
+        "columns": list(names),
+        "weights": request.weights_column,
+        "labels": request.labels_column,
+        "groups": request.group,
+        "inputs": list(request.inputs) or None,
+    }
+    text = () if _kinds(request) == "numbers" else EVERY
     try:
-        return chunks(
-            request.table,
-            columns=list(names),
-            weights=request.weights_column,
-            labels=request.labels_column,
-            groups=request.group,
-            inputs=list(request.inputs) or None,
-            memory=request.memory,
-            dask=request.dask,
-        )
+        return uncoded(request.table, roles, {"memory": request.memory}, text, request.dask)
     except (ImportError, ValueError) as error:  # ImportError: an extra is not installed
         raise ValueError(_reworded(str(error))) from None
 

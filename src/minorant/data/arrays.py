@@ -25,6 +25,7 @@ from minorant._types import Affine, Array, PyTree, Rows
 from minorant.data.base import AbstractSource, BlockFunction
 
 _BLOCK_BYTES = 2_200_000
+_DEVICE_BLOCK_BYTES = 256_000_000  # so that a kernel computes for longer than it takes to launch
 _FEW_ROWS = 8
 _MANY_ROWS = 128
 _FEW_CELLS = 4
@@ -169,8 +170,14 @@ def arrange(
 
 
 def rows_per_block(n_columns: int, itemsize: int) -> int:
-    """Rows whose quadratic features take about 2 MB, the size measured to be fastest."""
+    """Rows whose quadratic features take about 2 MB, the size measured to be fastest on CPUs.
+
+    On other devices 256 MB, which has not been measured.
+    """
     features = n_columns * (n_columns + 3) // 2
+    if jax.default_backend() != "cpu":
+        rows = _DEVICE_BLOCK_BYTES / (features * itemsize)
+        return int(2 ** np.clip(np.floor(np.log2(rows)), 8, 20))
     rows = _BLOCK_BYTES / (features * itemsize)
     return int(2 ** np.clip(np.round(np.log2(rows)), 8, 12 if itemsize == 8 else 13))
 

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+
 from minorant.data.arrays import Table
 
 
@@ -60,3 +62,10 @@ class AbstractChunks(ABC):
 def is_collection(data: Any) -> bool:
     """Whether this is a Dask dataframe or array; Dask is not imported to find out."""
     return hasattr(data, "__dask_graph__") and hasattr(data, "to_delayed")
+
+
+def is_sharded(data: Any) -> bool:
+    """Whether this is an array on several devices, or on those of another process."""
+    if not isinstance(data, jax.Array):
+        return False
+    return len(data.sharding.device_set) > 1 or not data.is_fully_addressable

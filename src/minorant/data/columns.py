@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
-Label: TypeAlias = str | bool | int | float
+from minorant.data.cells import Label
+
 Cells: TypeAlias = np.ndarray  # (n,) floats with NaN, or objects with None
 
 CATEGORIES = ("bernoulli", "categorical")
@@ -146,7 +147,7 @@ def infer(
     if weights is not None:
         cells = [column[weights > 0] for column in cells]
         weights = weights[weights > 0]
-    chosen = _named_overrides(overrides or {}, names)
+    chosen = named_overrides(overrides or {}, names)
     columns = []
     for name, values in zip(names, cells, strict=True):
         component = chosen.get(name) or _component(values, weights)
@@ -226,7 +227,12 @@ def _kind(name: str, row: int, cell: Any) -> str:
     )
 
 
-def _named_overrides(overrides: Mapping[Any, str], names: tuple[str, ...]) -> dict[str, str]:
+def named_overrides(overrides: Mapping[Any, str], names: tuple[str, ...]) -> dict[str, str]:
+    """The overrides by name.
+
+    Raises:
+        ValueError: for one that names no column or no component.
+    """
     chosen = {}
     for key, component in overrides.items():
         name = names[key] if isinstance(key, int) and 0 <= key < len(names) else str(key)
@@ -254,25 +260,50 @@ def _component(values: Cells, weights: np.ndarray | None) -> str:
 
 
 def _component_of_whole(values: np.ndarray, weights: np.ndarray) -> str:
-    mean = np.average(values, weights=weights)
-    if (values >= 0).all() and mean < LARGEST_COUNT_MEAN:
-        if (values <= 1).all():
-            return "bernoulli"
+    with np.errstate(over="ignore", invalid="ignore"):  # of counts, no square overflows
+        mean = np.average(values, weights=weights)
         variance = np.average((values - mean) ** 2, weights=weights)
+    ends, different = (values.min(), values.max()), len(np.unique(values))
+    return component_of_whole(ends, mean, variance, different, weights.sum())
+
+
+def component_of_whole(
+    ends: tuple[float, float], mean: float, variance: float, different: int, weight: float
+) -> str:
+    """What describes whole numbers.
+
+    Args:
+        ends: the least and the largest.
+        mean: weighted.
+        variance: weighted.
+        different: how many different ones there are.
+        weight: of all rows that have one.
+    """
+    if ends[0] >= 0 and mean < LARGEST_COUNT_MEAN:
+        if ends[1] <= 1:
+            return "bernoulli"
         return "negative-binomial" if variance > mean else "poisson"
-    different = len(np.unique(values))
-    recurring = different <= MOST_RECURRING and weights.sum() >= LEAST_RECURRENCE * different
+    recurring = different <= MOST_RECURRING and weight >= LEAST_RECURRENCE * different
     return "categorical" if recurring else "gaussian"
 
 
 def _labels(name: str, component: str, values: Cells) -> tuple[Label, ...]:
-    """Return the distinct labels in order; for truth and 0/1 both, whether seen or not."""
-    present = (cell for cell in values.tolist() if not is_missing(cell))
-    labels = sorted({_label(cell) for cell in present}, key=_order)
+    """Return the distinct labels in order."""
+    labels = {_label(cell) for cell in values.tolist() if not is_missing(cell)}
     if math.inf in labels or -math.inf in labels:
         row = next(row for row, cell in enumerate(values.tolist()) if cell in (math.inf, -math.inf))
         remedy = "Infinity is no category: correct it, or leave the cell missing"
         _refuse(name, f"holds {values[row]} in row {row}", remedy)
+    return labels_of(name, component, labels)
+
+
+def labels_of(name: str, component: str, found: Iterable[Label]) -> tuple[Label, ...]:
+    """The labels of a column in the order of their codes; of truth and 0/1 both, seen or not.
+
+    Raises:
+        ValueError: for a bernoulli column with more than two.
+    """
+    labels = sorted({_label(one) for one in found}, key=_order)
     if component == "categorical":
         return tuple(labels)
     if all(isinstance(label, bool) for label in labels):

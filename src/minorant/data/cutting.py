@@ -7,16 +7,28 @@ clearing its pages for every chunk.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import re
 import sys
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
 from minorant.data.arrays import Table
-from minorant.data.cells import Cells, Roles, as_floats, check_numbers, float_type
+from minorant.data.cells import (
+    Cells,
+    Codes,
+    Roles,
+    as_codes,
+    as_floats,
+    check_numbers,
+    float_type,
+    strange_sentence,
+)
+from minorant.data.chunks import AbstractChunks
 from minorant.data.grouping import GroupWalk
 from minorant.data.tables import (
     Place,
@@ -47,6 +59,7 @@ class Form(NamedTuple):
     groups: str | None = None
     inputs: tuple[str, ...] = ()
     empty_rows: bool = False
+    codes: Codes = Codes()
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -85,7 +98,9 @@ def form_of(
     check_numbers(types, names, roles, where)
     dtype = float_type([types[name] for name in names])
     rows = rows or chunk_rows(len(names), dtype, memory)
-    return Form(names, dtype, rows, roles.weights, roles.labels, roles.groups, roles.inputs)
+    coded = roles.coded(types, (*names, *roles.inputs))
+    form = Form(names, dtype, rows, roles.weights, roles.labels, roles.groups, roles.inputs)
+    return form._replace(codes=Codes(tuple((name, None) for name in coded)))
 
 
 class Piece(NamedTuple):
@@ -152,6 +167,7 @@ class Filling:
         self._values = bank.take(room or form.rows, len(form.names), form.dtype)
         self._extras = bank.take(room or form.rows, len(form.extras), "float64")
         self._starts = np.empty(room or form.rows, dtype=bool)
+        self._labels = dict(form.codes.labels)
 
     @property
     def room(self) -> int:
@@ -161,16 +177,29 @@ class Filling:
     def add(self, columns: Sequence[Cells], count: int, place: Place) -> None:
         """Rows, column by column; each is looked through while it is in the cache."""
         part, width = slice(self.size, self.size + count), len(self._form.names)
-        finite = True
-        for target, cells in zip(self._values.T[:, part], columns, strict=False):
-            target[:] = as_floats(cells)
+        form, finite = self._form, True
+        place = self._place(place, self.size)
+        for target, cells, name in zip(self._values.T[:, part], columns, form.names, strict=False):
+            target[:] = self._floats(cells, name, place)
             finite = finite and bool(np.isfinite(target).all())
-        for target, cells in zip(self._extras.T[:, part], columns[width:], strict=False):
-            target[:] = as_floats(cells)
+        beside = zip(self._extras.T[:, part], columns[width:], form.extras, strict=False)
+        for target, cells, name in beside:
+            plain = name in form.names  # of arrays, whose columns are numbered on both sides
+            target[:] = as_floats(cells) if plain else self._floats(cells, name, place)
         if not finite:
-            block, form = self._values[part], self._form
-            check_cells(block, form.names, form.empty_rows, self._place(place, self.size))
+            check_cells(self._values[part], form.names, form.empty_rows, place)
         self.size += count
+
+    def _floats(self, cells: Cells, name: str, place: Place) -> np.ndarray:
+        """A column as floats; of categories their codes."""
+        labels = self._labels.get(name)
+        if labels is None:
+            return as_floats(cells)
+        codes, strange = as_codes(cells, labels)
+        if self._form.codes.unknown == "error" and strange.any():
+            row = int(np.argmax(strange))
+            raise ValueError(strange_sentence(name, cells, row, place(row), labels))
+        return codes
 
     def add_starts(self, starts: np.ndarray) -> None:
         """Whether the rows that were added last begin groups."""
@@ -248,10 +277,11 @@ class Cutter:
             pieces: gives the rows from a number on.
             first: the number of the first chunk.
         """
-        tables = self._tables(pieces, first)
+        tables = self.unweighed(pieces, first)
         return tables if self.form.weights is None or first else _weighed(tables)
 
-    def _tables(self, pieces: Pieces, first: int) -> Iterator[Table]:
+    def unweighed(self, pieces: Pieces, first: int) -> Iterator[Table]:
+        """The same chunks; they may all weigh nothing."""
         if self.form.groups is None:
             yield from self._chunks(pieces, first * self.form.rows)
         elif self._cuts is None:
@@ -294,6 +324,56 @@ class Cutter:
         filling.add(columns, n, self._place)
         if walk is not None:
             filling.add_starts(walk.starts(columns[-1]))
+
+
+class AbstractCutChunks(AbstractChunks):
+    """Chunks that a cutter makes of pieces."""
+
+    _cutter: Cutter
+
+    @abstractmethod
+    def _pieces(self, row: int) -> Iterator[Piece]:
+        """The rows from a number on."""
+
+    @abstractmethod
+    def _place(self, row: int) -> str:
+        """Where a row is, in words."""
+
+    @property
+    def form(self) -> Form:
+        """What a chunk is made of."""
+        return self._cutter.form
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns of ``values``; of arrays ``column 0``, ``column 1``, ..."""
+        return self.form.names
+
+    @property
+    def dtype(self) -> str:
+        """``"float32"`` where every column is; else ``"float64"``."""
+        return self.form.dtype
+
+    def with_empty_rows(self) -> Self:
+        """The same chunks, rows without any observed cell let through."""
+        return self._cut_as(self.form._replace(empty_rows=True))
+
+    def pieces(self) -> Iterator[tuple[Piece, Place]]:
+        """All rows as they are stored, columns in the order of ``form.columns``; and where."""
+        first = 0
+        for piece in self._pieces(0):
+            yield piece, lambda row, first=first: self._place(first + row)
+            first += piece.n_rows
+
+    def coded(self, codes: Codes) -> Self:
+        """The same chunks, these columns read as codes of their labels."""
+        dtype = "float64" if codes.labels else self.form.dtype
+        return self._cut_as(self.form._replace(codes=codes, dtype=dtype))
+
+    def _cut_as(self, form: Form) -> Self:
+        other = copy.copy(self)
+        other._cutter = Cutter(form, other._place)
+        return other
 
 
 def _weighed(tables: Iterator[Table]) -> Iterator[Table]:

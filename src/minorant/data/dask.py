@@ -80,8 +80,6 @@ class Dask(AbstractEngine):
         looks = self._each(rows.shares(), on_worker.look_at, test, with_moments)
         found = [self.result(look) for look in looks]
         survey = surveyed(chunks.names, (one for some in found for one in some))
-        if survey.counted == 0:
-            raise ValueError("weights are all zero: at least one row must count.")
         self._seen[chunks] = SharesSeen(tuple(map(len, found)), survey.first_rows)
         return survey
 

@@ -16,12 +16,14 @@ import numpy as np
 
 from minorant.data import on_worker
 from minorant.data.arrays import Table
+from minorant.data.cells import Codes
 from minorant.data.chunks import AbstractChunks, is_collection
-from minorant.data.cutting import bytes_of
+from minorant.data.cutting import AbstractCutChunks, Form, Piece, bytes_of
 from minorant.data.dask import AbstractSharedChunks, Dask, Shares
 from minorant.data.dataset import ParquetChunks
 from minorant.data.in_chunks import ArrayChunks, FrameChunks
 from minorant.data.on_worker import Share
+from minorant.data.tables import Place
 
 _SHARES = 4  # for every worker: what a lost one held is then spread over several
 
@@ -29,7 +31,7 @@ _SHARES = 4  # for every worker: what a lost one held is then spread over severa
 class FilesOnDask(AbstractSharedChunks):
     """Chunks of files that every worker can read, under the same paths as the client."""
 
-    def __init__(self, chunks: AbstractChunks, engine: Dask) -> None:
+    def __init__(self, chunks: AbstractCutChunks, engine: Dask) -> None:
         """The chunks and who reads them."""
         self._chunks, self.engine, self.memory = chunks, engine, chunks.memory
         self._shares: Shares | None = None
@@ -59,6 +61,19 @@ class FilesOnDask(AbstractSharedChunks):
     def with_empty_rows(self) -> FilesOnDask:
         """The same chunks, rows without any observed cell let through."""
         return FilesOnDask(self._chunks.with_empty_rows(), self.engine)
+
+    @property
+    def form(self) -> Form:
+        """What a chunk is made of."""
+        return self._chunks.form
+
+    def pieces(self) -> Iterator[tuple[Piece, Place]]:
+        """All rows as they are stored, read here."""
+        return self._chunks.pieces()
+
+    def coded(self, codes: Codes) -> FilesOnDask:
+        """The same chunks, these columns read as codes of their labels."""
+        return FilesOnDask(self._chunks.coded(codes), self.engine)
 
     def shares(self) -> Shares:
         """Stretches of chunks, several for every worker that there is when first asked."""
@@ -193,6 +208,7 @@ def _emptied(make: Any, *pieces: Any) -> AbstractChunks | None:
 def _of_array(
     engine: Dask, data: Any, roles: dict[str, Any], options: dict[str, Any]
 ) -> CollectionOnDask:
+    options.pop("categories", None)  # an array holds no text
     if options.pop("columns", None) is not None:
         raise ValueError(
             "columns must be left out with an array, whose columns have no names: give "

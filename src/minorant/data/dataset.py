@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,8 +11,7 @@ import numpy as np
 
 from minorant.data.arrays import Table
 from minorant.data.cells import Cells, Roles, float_type, kind_of, roles_of
-from minorant.data.chunks import AbstractChunks
-from minorant.data.cutting import Cutter, Form, Piece, bytes_of, form_of
+from minorant.data.cutting import AbstractCutChunks, Cutter, Form, Piece, bytes_of, form_of
 from minorant.data.delimited import no_rows
 from minorant.data.grouping import group_kind
 from minorant.data.paths import find_files
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class ParquetChunks(AbstractChunks):
+class ParquetChunks(AbstractCutChunks):
     """Rows of Parquet or Arrow files, in the order of the files' paths, read again at every pass.
 
     The footers are read at once, the rows never all: a chunk has the same number of rows whatever
@@ -42,6 +40,7 @@ class ParquetChunks(AbstractChunks):
         memory: bytes that the process may take, as a number or ``"2GB"``; smaller chunks.
         chunk_rows: rows of a chunk, instead of the rule (about 32 MB, a power of two).
         empty_rows: let rows without any observed cell through.
+        categories: columns that may hold text; they are read once labels are known, see `coded`.
 
     Raises:
         OSError: when a file is not there or cannot be read.
@@ -72,8 +71,9 @@ class ParquetChunks(AbstractChunks):
         memory: int | str | None = None,
         chunk_rows: int | None = None,
         empty_rows: bool = False,
+        categories: Sequence[str] = (),
     ) -> None:
-        roles = roles_of(columns, weights, labels, groups, inputs)
+        roles = roles_of(columns, weights, labels, groups, inputs, categories)
         self._files = with_partitions([first_look(found) for found in find_files(path)])
         self.memory = bytes_of(memory)
         form = _form(self._files, roles, self.memory, chunk_rows)
@@ -82,16 +82,6 @@ class ParquetChunks(AbstractChunks):
             raise ValueError(_none_in(self._files))
         _check_room(self._files, len(form.columns), self.memory)
         self._cutter = Cutter(form._replace(empty_rows=empty_rows), self._place)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the columns of ``values``."""
-        return self._cutter.form.names
-
-    @property
-    def dtype(self) -> str:
-        """``"float32"`` where every column of every file is; else ``"float64"``."""
-        return self._cutter.form.dtype
 
     @property
     def n_rows(self) -> int:
@@ -110,12 +100,6 @@ class ParquetChunks(AbstractChunks):
         """A digest of the files' paths, sizes and times of change, and of what is read of them."""
         seen = [(os.path.abspath(file.path), *file.stamp[1:]) for file in self._files]
         return hashlib.sha256(repr((seen, self._cutter.form)).encode()).hexdigest()
-
-    def with_empty_rows(self) -> ParquetChunks:
-        """The same chunks, rows without any observed cell let through."""
-        other = copy.copy(self)
-        other._cutter = Cutter(self._cutter.form._replace(empty_rows=True), other._place)
-        return other
 
     def _pieces(self, row: int) -> Iterator[Piece]:
         names = self._cutter.form.columns
@@ -182,7 +166,7 @@ def _check_alike(first: StoredFile, file: StoredFile, form: Form, all_of_them: b
             )
         kind = group_kind if name == form.groups else kind_of
         found, known = kind(file.types[name]), kind(first.types[name])
-        if found != known:
+        if found != known and str(file.types[name]) != "null":  # nulls are of any kind
             raise ValueError(
                 f"Column {name!r} holds {found} in the file {file.path!r}, but {known} in "
                 f"{first.path!r}: write it again with one type, or leave the file or column out."

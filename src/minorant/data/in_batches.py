@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,8 +10,7 @@ import numpy as np
 
 from minorant.data.arrays import Table
 from minorant.data.cells import Cells, check_numbers, float_type, roles_of
-from minorant.data.chunks import AbstractChunks
-from minorant.data.cutting import Cutter, Piece, bytes_of, form_of
+from minorant.data.cutting import AbstractCutChunks, Cutter, Piece, bytes_of, form_of
 from minorant.data.files import first_sentence
 from minorant.data.in_chunks import as_frame, digest, frame_columns, frame_types
 from minorant.data.stored import BATCH_ROWS
@@ -31,7 +29,7 @@ class Batch(NamedTuple):
     n_rows: int
 
 
-class BatchChunks(AbstractChunks):
+class BatchChunks(AbstractCutChunks):
     """Rows of batches, asked for anew at every pass, in the same order with the same rows.
 
     Batches may have any length: they are joined and cut, so that all chunks have one. Not for a
@@ -50,6 +48,7 @@ class BatchChunks(AbstractChunks):
         memory: bytes that the process may take, as a number or ``"2GB"``; smaller chunks.
         chunk_rows: rows of a chunk, instead of the rule (about 32 MB, a power of two).
         empty_rows: let rows without any observed cell through.
+        categories: columns that may hold text; they are read once labels are known, see `coded`.
 
     Raises:
         TypeError: for what can be gone through only once, or is no table.
@@ -78,25 +77,16 @@ class BatchChunks(AbstractChunks):
         memory: int | str | None = None,
         chunk_rows: int | None = None,
         empty_rows: bool = False,
+        categories: Sequence[str] = (),
     ) -> None:
         self._batches = batches
-        self._roles = roles_of(columns, weights, labels, groups, inputs)
+        self._roles = roles_of(columns, weights, labels, groups, inputs, categories)
         self.memory = bytes_of(memory)
         types = self._first_types()
         form = form_of(types, self._roles, "the first batch", self.memory, chunk_rows)
         self._cutter = Cutter(form._replace(empty_rows=empty_rows), self._place)
         self._starts: list[int] = []
         self._n_rows: int | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the columns of ``values``."""
-        return self._cutter.form.names
-
-    @property
-    def dtype(self) -> str:
-        """``"float32"`` where every column of the first batch is; else ``"float64"``."""
-        return self._cutter.form.dtype
 
     def read(self, first: int = 0) -> Iterator[Table]:
         """The chunks in order, from number ``first``; see :class:`AbstractChunks`."""
@@ -109,12 +99,6 @@ class BatchChunks(AbstractChunks):
     def identity(self) -> str:
         """A digest of all cells, from one pass over them."""
         return digest(self)
-
-    def with_empty_rows(self) -> BatchChunks:
-        """The same chunks, rows without any observed cell let through."""
-        other = copy.copy(self)
-        other._cutter = Cutter(self._cutter.form._replace(empty_rows=True), other._place)
-        return other
 
     def _first_types(self) -> dict[str, pa.DataType]:
         for batch in self._opened():

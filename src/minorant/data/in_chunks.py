@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,15 @@ from jaxtyping import Float
 from minorant.data.arrays import Table
 from minorant.data.cells import Cells, roles_of
 from minorant.data.chunks import AbstractChunks
-from minorant.data.cutting import Cutter, Form, Piece, bytes_of, chunk_rows, form_of
+from minorant.data.cutting import (
+    AbstractCutChunks,
+    Cutter,
+    Form,
+    Piece,
+    bytes_of,
+    chunk_rows,
+    form_of,
+)
 from minorant.data.delimited import check_unique
 from minorant.data.maps import Sent, give_back, place_of, stamp_of_map
 from minorant.data.stored import BATCH_ROWS, check_unchanged
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 1 << 20  # rows of an array that stay in the cache while their columns are copied
 
 
-class ArrayChunks(AbstractChunks):
+class ArrayChunks(AbstractCutChunks):
     """Rows of an array in any order of memory, or of a memory map (``numpy.memmap``).
 
     Pages of a map that were read are given back, so that the process stays small however long the
@@ -71,7 +78,7 @@ class ArrayChunks(AbstractChunks):
         self._single = {k: _vector(v, k, n) for k, v in single.items() if v is not None}
         self.memory = bytes_of(memory)
         form = _array_form(self._values, self._single, self._inputs, self.memory, chunk_rows)
-        self._cutter = Cutter(form._replace(empty_rows=empty_rows), at_row)
+        self._cutter = Cutter(form._replace(empty_rows=empty_rows), self._place)
         self._maps = [array for array in self._arrays() if isinstance(array, np.memmap)]
         self._stamps = [stamp_of_map(array) for array in self._maps]
 
@@ -93,18 +100,15 @@ class ArrayChunks(AbstractChunks):
         self._single = {name: _opened(array) for name, array in self._single.items()}
         self._maps = [array for array in self._arrays() if isinstance(array, np.memmap)]
 
+    def at_row(self, row: int) -> str:
+        """Where a row is, in words."""
+        return at_row(row)
+
+    def _place(self, row: int) -> str:
+        return self.at_row(row)
+
     def _arrays(self) -> list[Any]:
         return [self._values, self._inputs, *self._single.values()]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """``column 0``, ``column 1`` and so on."""
-        return self._cutter.form.names
-
-    @property
-    def dtype(self) -> str:
-        """``"float32"`` where the array is; else ``"float64"``."""
-        return self._cutter.form.dtype
 
     @property
     def n_rows(self) -> int:
@@ -127,12 +131,6 @@ class ArrayChunks(AbstractChunks):
             return digest(self)
         seen = (self._stamps, places, self._cutter.form)
         return hashlib.sha256(repr(seen).encode()).hexdigest()
-
-    def with_empty_rows(self) -> ArrayChunks:
-        """The same chunks, rows without any observed cell let through."""
-        other = copy.copy(self)
-        other._cutter = Cutter(self._cutter.form._replace(empty_rows=True), at_row)
-        return other
 
     def _pieces(self, row: int) -> Iterator[Piece]:
         size = max(_PIECE_BYTES // max(self._values.strides[0], 1), 1)
@@ -216,7 +214,7 @@ def _array_form(
 # --- frames --------------------------------------------------------------------------------------
 
 
-class FrameChunks(AbstractChunks):
+class FrameChunks(AbstractCutChunks):
     """Rows of a pandas, polars or Arrow table in memory, turned into floats chunk by chunk.
 
     The table is held once, as it is, instead of a second time as floats. Not for tables that fit in
@@ -232,6 +230,7 @@ class FrameChunks(AbstractChunks):
         memory: bytes that the process may take, as a number or ``"2GB"``; smaller chunks.
         chunk_rows: rows of a chunk, instead of the rule (about 32 MB, a power of two).
         empty_rows: let rows without any observed cell through.
+        categories: columns that may hold text; they are read once labels are known, see `coded`.
 
     Raises:
         ValueError: for a table without rows, and columns that are not there or not of numbers.
@@ -257,24 +256,15 @@ class FrameChunks(AbstractChunks):
         memory: int | str | None = None,
         chunk_rows: int | None = None,
         empty_rows: bool = False,
+        categories: Sequence[str] = (),
     ) -> None:
-        roles = roles_of(columns, weights, labels, groups, inputs)
+        roles = roles_of(columns, weights, labels, groups, inputs, categories)
         self._frame = as_frame(frame)
         self.memory = bytes_of(memory)
         if len(self._frame) == 0:
             raise ValueError(f"data must have rows and columns; got shape {self._frame.shape}.")
         form = form_of(frame_types(self._frame), roles, "the table", self.memory, chunk_rows)
-        self._cutter = Cutter(form._replace(empty_rows=empty_rows), at_row)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the columns of ``values``."""
-        return self._cutter.form.names
-
-    @property
-    def dtype(self) -> str:
-        """``"float32"`` where every column is; else ``"float64"``."""
-        return self._cutter.form.dtype
+        self._cutter = Cutter(form._replace(empty_rows=empty_rows), self._place)
 
     @property
     def n_rows(self) -> int:
@@ -293,18 +283,15 @@ class FrameChunks(AbstractChunks):
         """A digest of all cells."""
         return digest(self)
 
-    def with_empty_rows(self) -> FrameChunks:
-        """The same chunks, rows without any observed cell let through."""
-        other = copy.copy(self)
-        other._cutter = Cutter(self._cutter.form._replace(empty_rows=True), at_row)
-        return other
-
     def _pieces(self, row: int) -> Iterator[Piece]:
         names = self._cutter.form.columns
         frame = self._frame.select(names)
         for start in range(row, self.n_rows, BATCH_ROWS):
             part = frame[start : start + BATCH_ROWS]
             yield Piece(frame_columns(part, names), len(part))
+
+    def _place(self, row: int) -> str:
+        return at_row(row)
 
 
 def as_frame(data: Any) -> Any:

@@ -58,6 +58,11 @@ class Tables:
         """The files, in order."""
         return tuple(file.path for file in self._files)
 
+    @property
+    def n_rows(self) -> int:
+        """Rows of all files, from their footers."""
+        return sum(file.n_rows for file in self._files)
+
     def read(
         self, columns: Collection[str] | None = None, group: str | None = None
     ) -> Iterator[pa.Table]:

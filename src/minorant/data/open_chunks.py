@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from minorant.data.chunks import AbstractChunks, is_collection
+from minorant.data.chunks import AbstractChunks, is_collection, is_sharded
+from minorant.data.coding import names_of, with_categories
 from minorant.data.dataset import ParquetChunks
 from minorant.data.in_batches import BatchChunks
 from minorant.data.in_chunks import ArrayChunks, FrameChunks
+from minorant.data.paths import is_place
 
 
 def chunks(  # noqa: PLR0913
@@ -22,9 +25,11 @@ def chunks(  # noqa: PLR0913
     labels: Any = None,
     groups: Any = None,
     inputs: Any = None,
+    categories: Any = None,
     memory: int | str | None = None,
     empty_rows: bool = False,
     dask: Any = None,
+    devices: Any = None,
 ) -> AbstractChunks:
     """Rows to be read in chunks, as often as a fit asks for them.
 
@@ -43,11 +48,17 @@ def chunks(  # noqa: PLR0913
         groups: what belongs together: a name, or an array (n,). Rows of a group must follow one
             another; a chunk holds whole groups.
         inputs: known covariates: names, or an array (n, m).
+        categories: names of columns of categories, text or numbers: a first pass finds the labels
+            of each, and cells become their places in sorted order, 0, 1 and so on. Or labels by
+            name, in the order of codes; a cell with another one is refused.
         memory: bytes that the fit may take, as a number or as ``"2GB"``.
         empty_rows: let rows without any observed cell through: for models that allow them.
         dask: who reads files and sums over them, instead of this process: a ``distributed.Client``,
             the address of a scheduler, or ``"local"`` for a process on every core; True for the
             client that was made last. Files must have the same paths on every machine.
+        devices: which devices hold the rows and sum over them: ``"all"`` (of every process that
+            ``jax.distributed`` has brought together), or some of ``jax.devices()``; None for this
+            process's first one. A sharded ``jax.Array`` stays on its own devices.
 
     Returns:
         Chunks of about 32 MB, or less where ``memory`` asks for it.
@@ -68,27 +79,77 @@ def chunks(  # noqa: PLR0913
         >>> next(rows.read()).values[1].tolist()
         [2.0, 3.0]
     """
-    given = (columns, weights, labels, groups, inputs)
+    given = (columns, weights, labels, groups, inputs, categories)
     if isinstance(data, AbstractChunks):
         return _as_they_are(data, given)
     options: dict[str, Any] = {"memory": memory, "empty_rows": empty_rows}
     roles = {"weights": weights, "labels": labels, "groups": groups, "inputs": inputs}
+    text = () if categories is None else names_of(categories)
+    found = uncoded(data, {"columns": columns, **roles}, options, text, dask, devices)
+    return found if categories is None else with_categories(found, categories)
+
+
+def uncoded(  # noqa: PLR0913
+    data: Any,
+    roles: dict[str, Any],
+    options: dict[str, Any],
+    text: tuple[str, ...],
+    dask: Any = None,
+    devices: Any = None,
+) -> Any:
+    """Chunks whose columns of text cannot be read before their labels are known.
+
+    Args:
+        data: as for :func:`chunks`.
+        roles: what columns are for; with "columns".
+        options: of the readers.
+        text: columns that may hold text; ``EVERY``.
+        dask: as for :func:`chunks`.
+        devices: as for :func:`chunks`.
+    """
+    if devices is not None or isinstance(data, jax.Array):
+        return _on_devices(data, devices, dask, roles, (options, text))
+    columns = roles["columns"]
+    roles = {name: side for name, side in roles.items() if name != "columns"}
     if dask not in (None, False) or is_collection(data):
         from minorant.data.dask_rows import on_dask
 
-        options["columns"] = columns
+        options = {**options, "columns": columns, "categories": text}
         return on_dask(data, roles, options, None if dask is False else dask)
     if isinstance(data, np.ndarray):
         _check_no_columns(columns)
         return ArrayChunks(data, **roles, **options)
-    return _reader(data)(data, columns=columns, **roles, **options)
+    return _reader(data)(data, columns=columns, **roles, **options, categories=text)
+
+
+def _on_devices(data: Any, devices: Any, dask: Any, roles: dict[str, Any], how: Any) -> Any:
+    """Chunks whose rows devices hold."""
+    from minorant.data.sharded import Devices
+    from minorant.data.shards import ShardedChunks
+
+    if dask not in (None, False):
+        raise ValueError("devices and dask are two ways to sum over rows: give one of them.")
+    if devices is None and not is_sharded(data):
+        return uncoded(np.asarray(data), roles, *how)
+    if not is_sharded(data):
+        found = copy.copy(uncoded(data, roles, *how))
+        found.engine = Devices(devices)
+        return found
+    if devices is not None:
+        raise ValueError(
+            "A sharded array stays on the devices that it is on: leave devices out, or give "
+            "numpy.asarray(data)."
+        )
+    _check_no_columns(roles["columns"])
+    sides = {name: side for name, side in roles.items() if name != "columns"}
+    return ShardedChunks(data, **sides, **how[0])
 
 
 def _as_they_are(data: AbstractChunks, given: tuple[Any, ...]) -> AbstractChunks:
     if any(one is not None for one in given):
         raise ValueError(
-            "columns, weights, labels, groups and inputs are settled when chunks are made: give "
-            "them there."
+            "columns, weights, labels, groups, inputs and categories are settled when chunks are "
+            "made: give them there."
         )
     return data
 
@@ -102,7 +163,7 @@ def _check_no_columns(columns: Any) -> None:
 
 
 def _reader(data: Any) -> Callable[..., AbstractChunks]:
-    if isinstance(data, str | os.PathLike) or _are_paths(data):
+    if is_place(data) or (isinstance(data, list | tuple) and not data):
         return ParquetChunks
     if not isinstance(data, Mapping) and any(
         hasattr(type(data), name) for name in ("columns", "column_names", "collect_schema")
@@ -114,7 +175,3 @@ def _reader(data: Any) -> Callable[..., AbstractChunks]:
             f"got a {type(data).__name__}."
         )
     return BatchChunks
-
-
-def _are_paths(data: Any) -> bool:
-    return isinstance(data, list | tuple) and all(isinstance(p, str | os.PathLike) for p in data)

@@ -1,8 +1,9 @@
 """Rows in memory paired with the few components that each may come from, component by component.
 
-Every row has a list of c components. The n c pairs are kept in blocks of one component each: a
-block gathers its rows' values, so that scores and sums over a block are matrix products under one
-component's parameters, and only numbers of pairs (never parameters of components) are scattered.
+Every row has a list of components, longer where it may come from many. The pairs are kept in blocks
+of one component each: a block gathers its rows' values, so that scores and sums over a block are
+matrix products under one component's parameters, and only numbers of pairs (never parameters of
+components) are scattered.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from minorant._types import Array, PyTree, Rows
 from minorant.data.arrays import bucket
@@ -29,7 +30,8 @@ class Pairs(eqx.Module):
         owner: ``(blocks,)`` the component of every block.
         filled: ``(blocks,)`` how many pairs a block holds; the rest is padding.
         n_blocks: how many blocks are in use.
-        place: ``(n, c)`` where, among all pairs, those of each row are.
+        place: ``(n, c)`` where, among all pairs, those of each row are; past the end where its list
+            is shorter than the longest.
     """
 
     row: Int[Array, "blocks m"]
@@ -37,6 +39,15 @@ class Pairs(eqx.Module):
     filled: Int[Array, " blocks"]
     n_blocks: Int[Array, ""]
     place: Int[Array, "n c"]
+
+    def by_row(self, scores: Float[Array, "blocks m"]) -> Float[Array, "n c"]:
+        """What pairs have, row by row; -inf where a list has ended."""
+        return jnp.ravel(scores).at[self.place].get(mode="fill", fill_value=-jnp.inf)
+
+    def lists(self, k: int) -> Int[np.ndarray, "n c"]:
+        """The components of every row; ``k`` where a list has ended."""
+        owner = np.append(np.asarray(self.owner), np.asarray(k, self.owner.dtype))
+        return owner[np.asarray(self.place) // self.row.shape[1]]
 
 
 class PairedRows(Rows):
@@ -65,35 +76,38 @@ class PairedSource(AbstractSource):
         return function(parameters, self.rows)
 
 
-def paired(lists: Int[np.ndarray, "n c"], k: int) -> Pairs:
-    """The pairs of lists of components, none twice in a list; block counts depend on sizes alone.
+def paired(
+    names: Int[np.ndarray, "n c"], kept: Bool[np.ndarray, "n c"], k: int, most: int
+) -> Pairs:
+    """The pairs of lists of components, none twice in a list; shapes depend on sizes alone.
 
     Args:
-        lists: the components of every row.
+        names: components of every row.
+        kept: which of them are on its list.
         k: how many components there are.
+        most: no fewer pairs than there are.
     """
-    size = _block_size(lists.size, k)
-    flat = lists.ravel().astype(np.uint16 if k <= 1 << 16 else np.int32)
+    size = _block_size(most, k)
+    flat = names[kept].astype(np.uint16 if k <= 1 << 16 else np.int32)
     order = np.argsort(flat, kind="stable")
     count = np.bincount(flat, minlength=k)
     blocks = -(-count // size)
     first = np.cumsum(blocks) - blocks
     shift = first * size - (np.cumsum(count) - count)
     target = np.arange(flat.size) + np.repeat(shift, count)
-    capacity = bucket(flat.size // size + k)
+    capacity = bucket(most // size + k)
     row = np.zeros(capacity * size, dtype=np.int32)
-    row[target] = order // lists.shape[1]
-    place = np.empty(flat.size, dtype=np.int32)
-    place[order] = target
+    row[target] = np.repeat(np.arange(len(names), dtype=np.int32), kept.sum(1))[order]
+    own = np.empty(flat.size, dtype=np.int32)
+    own[order] = target
+    place = np.full(names.shape, row.size, dtype=np.int32)
+    place[kept] = own
     owner, filled = np.zeros((2, capacity), dtype=np.int32)
     used = int(blocks.sum())
     owner[:used] = np.repeat(np.arange(k), blocks)
     within = np.arange(used) - first[owner[:used]]
     filled[:used] = np.minimum(count[owner[:used]] - within * size, size)
-    return Pairs(
-        row.reshape(capacity, size), owner, filled, np.asarray(used, np.int32),
-        place.reshape(lists.shape),
-    )  # fmt: skip
+    return Pairs(row.reshape(capacity, size), owner, filled, np.asarray(used, np.int32), place)
 
 
 def _block_size(n_pairs: int, k: int) -> int:

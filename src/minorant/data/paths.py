@@ -58,6 +58,12 @@ def find_files(path: str | os.PathLike[str] | Iterable[Any]) -> tuple[FoundFile,
     return (_single(text, text),)
 
 
+def is_place(data: Any) -> bool:
+    """Whether this is where files are: a path, folder or pattern, or a list of these."""
+    several = isinstance(data, list | tuple) and len(data) > 0
+    return all(isinstance(one, str | os.PathLike) for one in (data if several else (data,)))
+
+
 def is_pattern(path: str) -> bool:
     """Whether a path is a pattern of several, and no file of that name."""
     return _MAGIC.search(path) is not None and not os.path.exists(path)

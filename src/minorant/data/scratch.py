@@ -52,7 +52,7 @@ class Scratch:
     def __init__(self, memory: int, on_disk: bool = True) -> None:
         """Room for ``memory`` bytes, and with ``on_disk`` for half of what the disk has free."""
         self._memory = memory
-        self._disk = _free_bytes() if on_disk else 0
+        self._disk = free_bytes() if on_disk else 0
         self._kept: list[_Kept] = []
         self._file: Any = None
         self._end = 0
@@ -105,7 +105,7 @@ class Scratch:
         if kept.source is not None:
             return Loaded(kept.source)
         room = self._room(kept.size)
-        _read(self._file.fileno(), room[: kept.size], kept.start)
+        read_at(self._file.fileno(), room[: kept.size], kept.start)
         leaves = [self._leaf(leaf, room, kept.start) for leaf in kept.leaves]
         return Loaded(jax.tree.unflatten(kept.structure, leaves), room)
 
@@ -130,7 +130,7 @@ class Scratch:
             file = self._opened()
             for leaf, array in zip(leaves, arrays, strict=True):
                 if leaf.offset >= 0:
-                    _write(file.fileno(), array, leaf.offset)
+                    write_at(file.fileno(), array, leaf.offset)
             os.ftruncate(file.fileno(), end)
         except OSError:  # a disk that fills up costs speed, not the fit: chunks are read again
             return False
@@ -165,21 +165,24 @@ def _padded(size: int) -> int:
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
-def _free_bytes() -> int:
+def free_bytes() -> int:
+    """How much of the disk may be taken for scratch files."""
     try:
         return int(_SHARE_OF_DISK * shutil.disk_usage(tempfile.gettempdir()).free)
     except OSError:
         return 0
 
 
-def _write(descriptor: int, array: np.ndarray, offset: int) -> None:
+def write_at(descriptor: int, array: np.ndarray, offset: int) -> None:
+    """Put an array into an open file, from a byte on."""
     view: Any = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # pyright: ignore
     while len(view):
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
 
 
-def _read(descriptor: int, room: np.ndarray, offset: int) -> None:
+def read_at(descriptor: int, room: np.ndarray, offset: int) -> None:
+    """Fill memory from an open file, from a byte on."""
     view: Any = memoryview(room)  # pyright: ignore
     while len(view):
         read = os.preadv(descriptor, [view], offset)

@@ -19,6 +19,7 @@ from minorant._types import Array, PyTree
 from minorant.data.arrays import ArraySource, Layout, Table
 from minorant.data.base import AbstractPassedSource, BlockFunction, Part
 from minorant.data.chunks import AbstractChunks
+from minorant.data.company import AbstractCompany, Alone
 from minorant.data.read_ahead import ahead
 from minorant.data.scratch import Loaded, Scratch
 from minorant.data.survey import gather, weighing
@@ -28,6 +29,11 @@ Arrange = Callable[[Table], tuple[ArraySource, Layout]]
 
 class AbstractChunkedSource(AbstractPassedSource):
     """Rows in chunks, as a problem needs them besides being summed over."""
+
+    @property
+    def company(self) -> AbstractCompany:
+        """The processes that have the rows between them."""
+        return Alone()
 
     @abstractmethod
     def rows(self, index: Int[np.ndarray, " m"]) -> Table:
@@ -85,7 +91,7 @@ class StreamedSource(AbstractChunkedSource):
     ) -> Iterator[PyTree]:
         """The sum over each chunk, from number ``first``."""
         for loaded in ahead(self._loaded(first)):
-            found = jax.device_get(_folded(function, loaded.source, parameters))
+            found = jax.device_get(folded(function, loaded.source, parameters))
             self.scratch.release(loaded)
             yield found
 
@@ -97,9 +103,9 @@ class StreamedSource(AbstractChunkedSource):
         """The numbers of the rows that weigh something."""
         return np.concatenate(list(weighing(self.chunks.read())))
 
-    def parts(self) -> Iterator[ArraySource]:
-        """The blocks of every chunk; they hold until the next are asked for."""
-        for loaded in ahead(self._loaded(0)):
+    def parts(self, first: int = 0) -> Iterator[ArraySource]:
+        """The blocks of every chunk from number ``first``; they hold until the next are."""
+        for loaded in ahead(self._loaded(first)):
             yield loaded.source
             self.scratch.release(loaded)
 
@@ -148,7 +154,7 @@ def _map(function: BlockFunction, source: ArraySource, parameters: PyTree) -> Py
     return source.map(function, parameters)
 
 
-_folded = eqx.filter_jit(_fold)
+folded = eqx.filter_jit(_fold)
 _mapped = eqx.filter_jit(_map)
 
 

@@ -76,7 +76,7 @@ def surveyed(names: tuple[str, ...], found: Iterable[Seen]) -> Survey:
     """The survey of all chunks, joined in their order wherever each was seen.
 
     Raises:
-        ValueError: for a chunk that is refused, or when there are no rows.
+        ValueError: for a chunk that is refused, or when there are no rows that count.
     """
     total: list[Seen] = []
     first_rows = [0]
@@ -87,13 +87,16 @@ def surveyed(names: tuple[str, ...], found: Iterable[Seen]) -> Survey:
         first_rows.append(first_rows[-1] + one.n_rows)
     if not total:
         raise ValueError("There are no rows in the data: nothing can be learned from them.")
+    counted = sum(one.counted for one in total)
+    if counted == 0:
+        raise ValueError("weights are all zero: at least one row must count.")
     look = functools.reduce(Look.joined, (one.look for one in total))
     moments = [one.moments for one in total if one.moments is not None]
     return Survey(
         names,
         look,
         first_rows[-1],
-        sum(one.counted for one in total),
+        counted,
         np.concatenate([one.lengths for one in total]),
         tuple(first_rows[:-1]),
         max(one.largest_label for one in total),

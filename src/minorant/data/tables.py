@@ -193,6 +193,11 @@ def _matrix(data: Any) -> tuple[np.ndarray, tuple[str, ...]]:
         return data
     if hasattr(data, "columns") or hasattr(data, "column_names"):
         return _frame(data)
+    if not getattr(data, "is_fully_addressable", True):
+        raise ValueError(
+            "Rows of data are with other processes: ask each process about the rows that it has, "
+            "numpy.concatenate([shard.data for shard in data.addressable_shards])."
+        )
     array = np.asarray(data)
     if array.dtype.kind not in "fiub":
         array = _numbers(array)

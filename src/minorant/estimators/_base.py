@@ -160,12 +160,27 @@ class Estimator:
         _in_chunks.refuse_chunks(X, type(self).__name__)
         return as_matrix(self, X, reset=False, allow_nan=self._accepts_missing)
 
-    def _opened(self, X: Rows, sample_weight: Values = None) -> Any:
-        """Return rows out of memory as chunks, those of `fit`; None for a table."""
-        if not (self._takes_chunks and _in_chunks.out_of_memory(X)):
+    def _takes(self, X: Rows) -> bool:
+        """Tell whether these are rows out of memory, and the estimator takes such."""
+        return self._takes_chunks and _in_chunks.out_of_memory(X)
+
+    def _opened(self, X: Rows, **roles: Values) -> Any:
+        """Return rows out of memory as chunks, of the columns of `fit`; None for a table."""
+        if not self._takes(X):
             return None
         self._check_fitted()
-        return _in_chunks.opened(self, X, sample_weight)
+        return self._chunks(X, reset=False, **roles)
+
+    def _chunks(self, X: Rows, reset: bool, **roles: Values) -> Any:
+        """Return the chunks that X is read in; `reset` in `fit`, which notes the columns."""
+        return _in_chunks.opened(self, X, reset, **roles)
+
+    def _named(self, rows: np.ndarray) -> Any:
+        """Return the rows with the names of their columns, where these are known."""
+        from minorant.data.tables import NamedMatrix
+
+        names = getattr(self, "feature_names_in_", None)
+        return rows if names is None else NamedMatrix(rows, tuple(map(str, names)))
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell whether `fit` ended: something is there besides the columns that it noted first."""
@@ -253,7 +268,7 @@ class Density(Estimator):
 
     def score(self, X: Rows, y: Values = None, sample_weight: Values = None) -> float:  # noqa: ARG002
         """Return the mean log density of the rows, weighted where weights are given."""
-        chunks = self._opened(X, sample_weight)
+        chunks = self._opened(X, sample_weight=sample_weight)
         if chunks is not None:
             answer = cast(Any, self)._current()
             return _in_chunks.log_density(answer, chunks) / _in_chunks.total_weight(chunks)

@@ -17,9 +17,10 @@ from jaxtyping import Float, Int
 from minorant.estimators._base import Estimator
 from minorant.estimators._chain_answers import Monitor, dirichlet, fit_of, simulated
 from minorant.estimators._chain_options import CHAIN_OPTIONS
-from minorant.estimators._mixture import _KINDS, seed_of, warning_of
-from minorant.estimators._series import Series, as_series, spread
-from minorant.estimators._validation import Rows, Values, as_labels
+from minorant.estimators._climb import climbed, seed_of, warning_of
+from minorant.estimators._mixture import _KINDS
+from minorant.estimators._series import AnySeries, SeriesInChunks, as_series, learned
+from minorant.estimators._validation import Rows, Values
 from minorant.estimators.options import OPTIONS, Option
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class ChainEstimator(Estimator):
     _options: ClassVar[Mapping[str, Option]] = {**OPTIONS, **CHAIN_OPTIONS}
     _EMISSIONS: ClassVar[Mapping[str, str]] = {}
     _leaves: ClassVar[Mapping[str, str]] = {}
+    _takes_chunks: ClassVar[bool] = True
 
     n_components: int
     startprob_prior: Any
@@ -73,16 +75,21 @@ class ChainEstimator(Estimator):
         lengths: Values = None,
         sample_weight: Values = None,
         labels: Values = None,
+        checkpoint: Any = None,
         **sequences: Values,
     ) -> Self:
         """Climb to a maximum of the log-likelihood (plus log prior, where there is one).
 
         Args:
             X: (n, d) rows of all sequences, one sequence after the other, each in its order of
-                time; NaN where a cell is missing, also in whole rows.
+                time; NaN where a cell is missing, also in whole rows. Or rows out of memory:
+                `minorant.chunks(...)`, or a path, folder or pattern of files, where
+                `sample_weight`, `labels`, `groups` and `inputs` are names of columns.
             lengths: rows of each sequence; None: one sequence.
             sample_weight: (n,) weights, the same in all rows of a sequence.
             labels: (n,) known states 0 .. k - 1, or -1, NaN, None where unknown.
+            checkpoint: A directory, or a `minorant.Checkpoint`: the climb is kept there, and goes
+                on from there when the same fit is called again after an interrupt or a crash.
             sequences: `groups` (n,), the sequence of each row, instead of lengths; `times` (n,),
                 whole steps that grow inside a sequence, those left out being missing steps;
                 `inputs` (n, m), covariates by which moves between states are made (a multinomial
@@ -93,13 +100,12 @@ class ChainEstimator(Estimator):
 
         Raises:
             ValueError: The rows, sequences or options cannot be used; says what and where.
+            OSError: The checkpoint or the files cannot be read or written.
         """
-        rows, weights = self._begin_fit(X, sample_weight)
-        series = as_series(rows, lengths, **sequences)
-        known = as_labels(labels, len(rows), self.n_components, "labels")
-        placed = _placed(known, series)
-        answer = self._climb(series, spread(weights, series), placed)
-        self._publish(answer, series.inputs)
+        sequences = {"lengths": lengths, **sequences}
+        series, beside = learned(self, X, sample_weight, labels, sequences)
+        answer = self._climb(series, beside, checkpoint)
+        self._publish(answer, series)
         sentence = warning_of(answer).replace("max_iter", "n_iter")
         if answer.outcome.name == "NON_FINITE" and answer.degenerate:
             sentence = str(answer.degenerate[0])
@@ -107,29 +113,22 @@ class ChainEstimator(Estimator):
             self._warn(sentence)
         return self
 
-    def _climb(self, series: Series, weights: Any, labels: Any) -> Fit:
-        from minorant._config import precision
-        from minorant.fitting import fit
+    def _climb(self, series: AnySeries, beside: Mapping[str, Any], checkpoint: Any) -> Fit:
         from minorant.solvers import EM
 
         kept = {c: getattr(self, name, None) for c, name in self._letters().items()}
         given = {c: None if c in self.init_params else value for c, value in kept.items()}
-        with precision(series.rows.dtype):
-            return fit(
-                self._model(given, True, series.inputs),
-                self._named(series.rows),
-                weights=weights,
-                labels=labels,
-                groups=series.groups,
-                inputs=series.inputs,
-                fixed=self._held(given),
-                solver=EM(tolerance=self.tol),
-                starts=self._starts(),
-                max_steps=self.n_iter
-                + 1,  # the first looks at the start: n_iter M-steps, as hmmlearn
-                random_state=seed_of(self.random_state),
-                progress=bool(self.verbose),
-            )
+        return climbed(
+            self,
+            lambda: self._model(given, True, series.n_inputs()),
+            series.data(self._named),
+            checkpoint,
+            **beside,
+            fixed=self._held(given),
+            solver=EM(tolerance=self.tol),
+            starts=self._starts(),
+            max_steps=self.n_iter + 1,  # the first looks at the start: n_iter M-steps, as hmmlearn
+        )
 
     def _letters(self) -> dict[str, str]:
         return {**_CHAIN, **self._EMISSIONS}
@@ -140,7 +139,7 @@ class ChainEstimator(Estimator):
         n = Starts().n if self.n_init == "auto" else int(self.n_init)
         return Starts(n=n, kinds=Starts().kinds if n > 1 else (_KINDS["kmeans"],))
 
-    def _model(self, given: Mapping[str, Any], fitting: bool, inputs: Any = None) -> HiddenMarkov:
+    def _model(self, given: Mapping[str, Any], fitting: bool, n_inputs: int = 0) -> HiddenMarkov:
         """Return the model; what is neither given nor to be learned is even."""
         from minorant.models import AnyTransition, HiddenMarkov, TransitionLogits
 
@@ -153,9 +152,9 @@ class ChainEstimator(Estimator):
             allowed = structure.allowed(k)
             transition = allowed / allowed.sum(1, keepdims=True)
         moves = floats(transition)
-        if inputs is not None:
+        if n_inputs:
             self._check_moves(given)
-            moves = TransitionLogits(inputs.shape[1])
+            moves = TransitionLogits(n_inputs)
         return HiddenMarkov(
             self._component(given, fitting),
             floats(initial),
@@ -194,16 +193,19 @@ class ChainEstimator(Estimator):
             return model.initial if letter == "s" else model.transition
         return getattr(model.component, self._leaves[letter])
 
-    def _publish_moves(self, transition: Any, inputs: np.ndarray | None) -> None:
-        if inputs is None:
+    def _publish_moves(self, transition: Any, series: AnySeries) -> None:
+        from minorant.models import TransitionLogits
+
+        if not isinstance(transition, TransitionLogits):
             self.transmat_ = np.asarray(transition, dtype=float)
             return
         self.transmat_coef_ = np.asarray(transition.coefficients, dtype=float)
-        self.transmat_ = transition.probabilities(inputs.mean(0, keepdims=True))[0]
+        typical: Any = series.mean_inputs()
+        self.transmat_ = transition.probabilities(typical[None])[0]
 
-    def _publish(self, answer: Fit, inputs: np.ndarray | None = None) -> None:
+    def _publish(self, answer: Fit, series: AnySeries) -> None:
         self.startprob_ = np.asarray(answer.model.initial, dtype=float)
-        self._publish_moves(answer.model.transition, inputs)
+        self._publish_moves(answer.model.transition, series)
         self._publish_emissions(answer.model.component)
         self.fit_ = answer
         self.monitor_ = Monitor(
@@ -213,12 +215,6 @@ class ChainEstimator(Estimator):
             answer.trace.bound.tolist(),
             answer.outcome.ok,
         )
-
-    def _named(self, rows: np.ndarray) -> Any:
-        from minorant.data.tables import NamedMatrix
-
-        names = getattr(self, "feature_names_in_", None)
-        return rows if names is None else NamedMatrix(rows, tuple(map(str, names)))
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell whether there are parameters: from `fit`, or assigned."""
@@ -257,12 +253,17 @@ class ChainEstimator(Estimator):
         """Return the answer of a function of `minorant.evidence`, and which rows were given."""
         from minorant import evidence
 
-        fit = self._current()
-        series = as_series(self._rows(X), lengths, **sequences)
-        about = self._named(series.rows)
-        where = {"groups": series.groups, "inputs": series.inputs}
-        found = getattr(evidence, question)(fit, about, *more, **where)
-        return found, series
+        fit, series = self._current(), self._series(X, {"lengths": lengths, **sequences})
+        about = series.data(self._named)
+        found = getattr(evidence, question)(fit, about, *more, **series.beside())
+        return found, series.kept
+
+    def _series(self, X: Rows, sequences: Mapping[str, Any]) -> AnySeries:
+        """Return new rows as sequences."""
+        chunks = self._opened(X, **sequences)
+        if chunks is not None:
+            return SeriesInChunks(chunks)
+        return as_series(self._rows(X), **sequences)
 
     def score(self, X: Rows, lengths: Values = None, **sequences: Values) -> float:
         """Return ``log p(X)``, summed over all sequences, in nats (hmmlearn's score, no mean)."""
@@ -279,15 +280,15 @@ class ChainEstimator(Estimator):
         self, X: Rows, lengths: Values = None, **sequences: Values
     ) -> Float[np.ndarray, "n k"]:
         """Return ``p(z_t | x)`` of every row, given all rows of its sequence."""
-        found, series = self._ask("posterior", X, lengths, sequences)
-        return np.exp(np.asarray(found.log_probability, dtype=float).T)[series.kept]
+        found, kept = self._ask("posterior", X, lengths, sequences)
+        return np.exp(np.asarray(found.log_probability, dtype=float).T)[kept]
 
     def filter(
         self, X: Rows, lengths: Values = None, **sequences: Values
     ) -> Float[np.ndarray, "n k"]:
         """Return ``p(z_t | x_1 .. x_t)`` of every row, given the rows so far."""
-        found, series = self._ask("filtered", X, lengths, sequences)
-        return np.exp(np.asarray(found.log_probability, dtype=float).T)[series.kept]
+        found, kept = self._ask("filtered", X, lengths, sequences)
+        return np.exp(np.asarray(found.log_probability, dtype=float).T)[kept]
 
     def decode(
         self, X: Rows, lengths: Values = None, algorithm: str | None = None, **sequences: Values
@@ -308,9 +309,9 @@ class ChainEstimator(Estimator):
         if chosen == "map":
             chances = self.predict_proba(X, lengths, **sequences)
             return float(chances.max(1).sum()), np.argmax(chances, axis=1)
-        states, series = self._ask("path", X, lengths, sequences)
+        states, kept = self._ask("path", X, lengths, sequences)
         joint, _ = self._ask("log_joint", X, lengths, sequences, states)
-        return float(joint.sum()), states[series.kept].astype(int)
+        return float(joint.sum()), states[kept].astype(int)
 
     def predict(
         self, X: Rows, lengths: Values = None, **sequences: Values
@@ -323,8 +324,8 @@ class ChainEstimator(Estimator):
     ) -> Float[np.ndarray, "n d"]:
         """Return the rows with missing cells filled by their mean given all rows, or by a draw."""
         seed = seed_of(self.random_state)
-        found, series = self._ask("impute", X, lengths, sequences, draw, seed)
-        return found[series.kept]
+        found, kept = self._ask("impute", X, lengths, sequences, draw, seed)
+        return found[kept]
 
     def forecast(
         self,
@@ -378,19 +379,11 @@ class ChainEstimator(Estimator):
 
     def bic(self, X: Rows, lengths: Values = None, **sequences: Values) -> float:
         """Return ``-2 log p(X) + p log n``; smaller is better."""
-        deviance = -2.0 * self.score(X, lengths, **sequences)
-        return deviance + self._current().n_parameters * np.log(len(self._rows(X)))
+        found, kept = self._ask("log_evidence", X, lengths, sequences)
+        penalty = self._current().n_parameters * np.log(len(found[kept]))
+        return -2.0 * float(found.sum()) + penalty
 
 
 def floats(value: Any) -> np.ndarray | None:
     """Return an array of floats, or None."""
     return None if value is None else np.asarray(value, dtype=float)
-
-
-def _placed(labels: np.ndarray | None, series: Series) -> np.ndarray | None:
-    """The labels with those of missing steps unknown."""
-    if labels is None:
-        return None
-    full = np.full(len(series.rows), -1)
-    full[series.kept] = labels
-    return full

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 import numpy as np
 from jaxtyping import Float
 
-from minorant.estimators import _in_chunks
 from minorant.estimators._base import Density, Transformer
-from minorant.estimators._mixture import Given, of_chunks, seed_of, warning_of
+from minorant.estimators._climb import climbed, warning_of
+from minorant.estimators._mixture import Given, of_chunks
 from minorant.estimators._validation import Rows, Values, as_weights
 from minorant.estimators.options import N_INIT, NONE, OPTIONS, Interval, Option, starts_of
 
@@ -87,6 +87,7 @@ class FactorEstimator(Transformer):
         X: Rows,
         y: Values = None,  # noqa: ARG002
         sample_weight: Values = None,
+        checkpoint: Any = None,
     ) -> Self:
         """Find the maximum of the weighted log-likelihood.
 
@@ -96,16 +97,19 @@ class FactorEstimator(Transformer):
                 `sample_weight` is the name of a column.
             y: Ignored, as scikit-learn wants it.
             sample_weight: (n,) weights, 0 or more; an integer weight counts as that many copies.
+            checkpoint: A directory, or a `minorant.Checkpoint`: the climb is kept there, and goes
+                on from there when the same fit is called again after an interrupt or a crash.
 
         Returns:
             The estimator itself.
 
         Raises:
             ValueError: The rows, weights or options cannot be used; says what and where.
+            OSError: The checkpoint or the files cannot be read or written.
         """
         vars(self).pop("_seen", None)
         given = self._given(X, sample_weight)
-        return self._settle(given, given.rows.dtype)
+        return self._settle(given, given.rows.dtype, checkpoint)
 
     def partial_fit(
         self,
@@ -156,9 +160,9 @@ class FactorEstimator(Transformer):
         model: Any = self.fit_.model
         return Seen.of_model(model.mean, model.covariance(), self.fit_.n_rows)
 
-    def _settle(self, given: Given, dtype: np.dtype) -> Self:
+    def _settle(self, given: Given, dtype: np.dtype, checkpoint: Any = None) -> Self:
         """Climb, publish, and warn of a climb that ended badly."""
-        answer = self._climb(given)
+        answer = self._climb(given, checkpoint)
         self._publish(answer, dtype)
         sentence = warning_of(answer)
         if sentence:
@@ -166,37 +170,25 @@ class FactorEstimator(Transformer):
         return self
 
     def _given(self, X: Rows, sample_weight: Values) -> Given:
-        if _in_chunks.out_of_memory(X):
+        if self._takes(X):
             self._validate_params()
-            return of_chunks(_in_chunks.opened(self, X, sample_weight, reset=True))
+            return of_chunks(self._chunks(X, True, sample_weight=sample_weight))
         rows, weights = self._begin_fit(X, sample_weight, min_rows=2)
         return Given(rows, weights, None).counted()
 
     def _current(self) -> Fit:
         return self.fit_
 
-    def _climb(self, given: Given) -> Fit:
-        from minorant._config import precision
-        from minorant.fitting import fit
-
-        with precision(given.rows.dtype):
-            return fit(
-                self._model(given.rows.shape[1]),
-                self._named(given.rows) if given.chunks is None else given.chunks,
-                weights=given.weights,
-                tolerance=self.tol,
-                starts=starts_of(self.n_init),
-                max_steps=max(self.max_iter, 1),
-                random_state=seed_of(self.random_state),
-                progress=False,
-            )
-
-    def _named(self, rows: np.ndarray) -> Any:
-        """Return the rows with the names of their columns, where these are known."""
-        from minorant.data.tables import NamedMatrix
-
-        names = getattr(self, "feature_names_in_", None)
-        return rows if names is None else NamedMatrix(rows, tuple(map(str, names)))
+    def _climb(self, given: Given, checkpoint: Any = None) -> Fit:
+        return climbed(
+            self,
+            lambda: self._model(given.rows.shape[1]),
+            self._named(given.rows) if given.chunks is None else given.chunks,
+            checkpoint,
+            weights=given.weights,
+            tolerance=self.tol,
+            starts=starts_of(self.n_init),
+        )
 
     def _ask(self, question: str, X: Rows, **keywords: Any) -> tuple[Any, Any]:
         """Return the rows, or chunks, and what a function of `minorant.evidence` says of them."""

@@ -6,13 +6,15 @@ A subclass says which model its options mean (`_model`) and which attributes a f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from minorant.estimators import _in_chunks
 from minorant.estimators._base import Density
+from minorant.estimators._climb import climbed, warning_of
 from minorant.estimators._validation import Rows, Values, as_labels, as_weights
 
 if TYPE_CHECKING:
@@ -41,6 +43,14 @@ class Given(NamedTuple):
     labels: np.ndarray | None
     chunks: Any = None
 
+    def tables(self) -> Iterator[Given]:
+        """Return the rows in memory, or those of one chunk after the other."""
+        if self.chunks is None:
+            yield self
+            return
+        for table in self.chunks.read():
+            yield Given(table.values, table.weights, table.labels)
+
     def counted(self) -> Given:
         """Return the rows that count: a row of weight 0 is as good as absent."""
         if self.weights is None or self.weights.all():
@@ -57,6 +67,8 @@ def of_chunks(chunks: Any) -> Given:
 
 class MixtureEstimator(Density):
     """The base of the mixture estimators; `fit_` is the whole answer of the climb."""
+
+    _takes_chunks: ClassVar[bool] = True
 
     n_components: int
     acceleration: str | None
@@ -103,9 +115,9 @@ class MixtureEstimator(Density):
         """Climb to a maximum of the weighted log-likelihood (plus log prior, where there is one).
 
         Args:
-            X: (n, d) table; a missing cell is NaN, None or NA, and integrated out exactly. A
-                `GaussianMixture` also takes `minorant.chunks(...)`, or a path, folder or pattern of
-                files, where `sample_weight` and `labels` are names of columns.
+            X: (n, d) table; a missing cell is NaN, None or NA, and integrated out exactly. Or rows
+                out of memory: `minorant.chunks(...)`, or a path, folder or pattern of files, where
+                `sample_weight` and `labels` are names of columns.
             y: Ignored, as scikit-learn wants it.
             sample_weight: (n,) weights, 0 or more; an integer weight counts as that many copies.
             labels: (n,) known components 0 .. k - 1, or -1, NaN, None where unknown.
@@ -117,7 +129,7 @@ class MixtureEstimator(Density):
 
         Raises:
             ValueError: The rows, weights, labels or options cannot be used; says what and where.
-            OSError: The checkpoint cannot be read or written.
+            OSError: The checkpoint or the files cannot be read or written.
         """
         vars(self).pop("_stream", None)
         given = self._given(X, sample_weight, labels)
@@ -129,39 +141,27 @@ class MixtureEstimator(Density):
         return self
 
     def _given(self, X: Rows, sample_weight: Values, labels: Values) -> Given:
-        if self._takes_chunks and _in_chunks.out_of_memory(X):
+        if self._takes(X):
             self._validate_params()
-            return of_chunks(_in_chunks.opened(self, X, sample_weight, labels, reset=True))
+            return of_chunks(self._chunks(X, True, sample_weight=sample_weight, labels=labels))
         rows, weights = self._begin(X, sample_weight)
         known = as_labels(labels, len(rows), self.n_components, "labels")
         return Given(rows, weights, known).counted()
 
     def _climb(self, given: Given, checkpoint: Any) -> Fit:
-        from minorant._config import precision
-        from minorant.fitting import fit
-
-        with precision(given.rows.dtype):
-            return fit(
-                self._model(given),
-                self._named(given.rows) if given.chunks is None else given.chunks,
-                weights=given.weights,
-                labels=given.labels,
-                fixed=self._held(),
-                solver=self._solver(),
-                starts=self._starts(),
-                remedy=self.degenerate,
-                max_steps=max(self.max_iter, 1),
-                random_state=seed_of(self.random_state),
-                progress=bool(self.verbose),
-                checkpoint=checkpoint,
-            )
-
-    def _named(self, rows: np.ndarray) -> Any:
-        """Return the rows with the names of their columns, where these are known."""
-        from minorant.data.tables import NamedMatrix
-
-        names = getattr(self, "feature_names_in_", None)
-        return rows if names is None else NamedMatrix(rows, tuple(map(str, names)))
+        return climbed(
+            self,
+            lambda: self._model(given),
+            self._named(given.rows) if given.chunks is None else given.chunks,
+            checkpoint,
+            weights=given.weights,
+            labels=given.labels,
+            fixed=self._held(),
+            solver=self._solver(),
+            starts=self._starts(),
+            remedy=self.degenerate,
+            posterior=self._posterior(),
+        )
 
     def _solver(self) -> EM:
         from minorant.solvers import EM, accelerate
@@ -169,9 +169,18 @@ class MixtureEstimator(Density):
         name = "plain" if self.acceleration is None else self.acceleration
         return EM(getattr(accelerate, name.capitalize())(), self.tol)
 
-    def _starts(self) -> Starts:
+    def _posterior(self) -> Any:
+        """Return which E-step; lists of components where they are asked for."""
+        from minorant.posteriors import Truncated
+
+        components = getattr(self, "truncated", None)
+        return "auto" if components is None else Truncated(components)
+
+    def _starts(self) -> Starts | None:
         from minorant.solvers.starts import Starts
 
+        if self.n_init == "auto" and getattr(self, "truncated", None) is not None:
+            return None
         n = Starts().n if self.n_init == "auto" else cast(int, self.n_init)
         kinds = Starts().kinds if self.init_params == "auto" else (_KINDS[self.init_params],)
         return Starts(n=n, kinds=kinds)
@@ -214,7 +223,7 @@ class MixtureEstimator(Density):
 
     def _about(self, X: Rows, sample_weight: Values = None) -> Any:
         """Return what `minorant.evidence` is asked about: rows, or chunks with their weights."""
-        chunks = self._opened(X, sample_weight)
+        chunks = self._opened(X, sample_weight=sample_weight)
         return self._rows(X) if chunks is None else chunks
 
     def score_samples(self, X: Rows) -> Float[np.ndarray, " n"]:
@@ -353,24 +362,3 @@ class LikelihoodEstimator(MixtureEstimator):
 
     def _deviance(self, X: Rows, sample_weight: Values, total: float) -> float:
         return -2.0 * total * self.score(X, sample_weight=sample_weight)
-
-
-def seed_of(random_state: Any) -> int | None:
-    """Return a seed drawn from what scikit-learn takes as `random_state`; None: fresh entropy."""
-    if isinstance(random_state, np.random.RandomState):
-        return int(random_state.randint(2**31 - 1))
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**31 - 1))
-    return None if random_state is None else int(random_state)
-
-
-def warning_of(answer: Fit) -> str:
-    """Return what the user must be told of how the climb ended; empty when all is well."""
-    if answer.outcome.name in {"CONVERGED", "PRECISION"}:
-        return ""
-    sentence = answer.outcome.value.replace("max_steps", "max_iter").replace(
-        "remedy=", "degenerate="
-    )
-    return " ".join(
-        [sentence.replace("fit.degenerate", "fit_.degenerate"), *map(str, answer.degenerate)]
-    )

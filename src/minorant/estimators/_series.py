@@ -1,4 +1,4 @@
-"""What the estimator of state space models is given, as sequences: lengths, groups, times, inputs.
+"""What the estimators of sequences are given: rows with lengths, groups, times, inputs; or chunks.
 
 Times are whole steps. Where they leave one out, a row without any observed cell takes its place:
 that is exact, because such a row says nothing but that the states moved on.
@@ -6,15 +6,19 @@ that is exact, because such a row says nothing but that the states moved on.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from minorant.estimators._validation import Values
+from minorant.estimators._validation import Rows, Values, as_labels
 
 if TYPE_CHECKING:
+    from minorant.data.arrays import Table
+    from minorant.data.chunks import AbstractChunks
+    from minorant.data.summary import Look
     from minorant.estimators._series_answers import States
 
 
@@ -26,10 +30,139 @@ class Series(NamedTuple):
     inputs: Float[np.ndarray, "n m"] | None
     kept: Int[np.ndarray, " m"]
 
-    @property
     def n_sequences(self) -> int:
         """How many sequences there are."""
         return int(self.groups.max()) + 1
+
+    def n_inputs(self) -> int:
+        """How many covariates there are."""
+        return 0 if self.inputs is None else self.inputs.shape[1]
+
+    def mean_inputs(self) -> Float[np.ndarray, " m"] | None:
+        """The covariates' means, None where there are none."""
+        return None if self.inputs is None else self.inputs.mean(0)
+
+    def column_moments(self) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
+        """Mean and variance of the observed cells of every column."""
+        return np.nanmean(self.rows, axis=0), np.nanvar(self.rows, axis=0)
+
+    def data(self, named: Callable[[np.ndarray], Any]) -> Any:
+        """What is climbed on, or asked about: rows with their names."""
+        return named(self.rows)
+
+    def beside(self) -> dict[str, Any]:
+        """What is given beside the rows, as `minorant.fit` takes it."""
+        return {"groups": self.groups, "inputs": self.inputs}
+
+
+class SeriesInChunks:
+    """Sequences out of memory: whole ones in every chunk, each in the order of time.
+
+    What is known of all of them takes a pass, made when it is first asked for.
+    """
+
+    kept = slice(None)
+
+    def __init__(self, chunks: AbstractChunks) -> None:
+        """Steps at which nothing was observed have their place."""
+        self._chunks = chunks.with_empty_rows()
+        self._known: _Known | None = None
+
+    def n_sequences(self) -> int:
+        """How many sequences there are."""
+        return self._look().n_sequences
+
+    def n_inputs(self) -> int:
+        """How many covariates there are."""
+        inputs = next(self._chunks.read()).inputs
+        return 0 if inputs is None else inputs.shape[1]
+
+    def mean_inputs(self) -> Float[np.ndarray, " m"] | None:
+        """The covariates' means, None where there are none."""
+        found = self._look().inputs
+        return None if found is None else found.mean
+
+    def column_moments(self) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
+        """Mean and variance of the observed cells of every column."""
+        found = self._look().columns
+        return found.mean, found.square / found.observed
+
+    def data(self, named: Callable[[np.ndarray], Any]) -> AbstractChunks:
+        """The chunks, which have names."""
+        del named
+        return self._chunks
+
+    def beside(self) -> dict[str, Any]:
+        """Nothing: chunks have it all."""
+        return {}
+
+    def _look(self) -> _Known:
+        if self._known is None:
+            for table in self._chunks.read():
+                found = _Known.of(table)
+                self._known = found if self._known is None else self._known.joined(found)
+        assert self._known is not None  # chunks without rows are refused where they are opened
+        return self._known
+
+
+class _Known(NamedTuple):
+    """What a pass over chunks finds; every row counts once, whatever its weight."""
+
+    n_sequences: int
+    columns: Look
+    inputs: Look | None
+
+    @staticmethod
+    def of(table: Table) -> _Known:
+        from minorant.data.summary import Look
+
+        groups = 1 if table.groups is None else int(table.groups[-1]) + 1
+        inputs = None if table.inputs is None else Look.at(table.inputs, None)
+        return _Known(groups, Look.at(table.values, None), inputs)
+
+    def joined(self, other: _Known) -> _Known:
+        both = None
+        if self.inputs is not None and other.inputs is not None:
+            both = self.inputs.joined(other.inputs)
+        n = self.n_sequences + other.n_sequences
+        return _Known(n, self.columns.joined(other.columns), both)
+
+
+AnySeries: TypeAlias = Series | SeriesInChunks
+
+
+def learned(
+    estimator: Any,
+    X: Rows,  # noqa: N803
+    sample_weight: Values,
+    labels: Values,
+    sequences: Mapping[str, Values],
+) -> tuple[AnySeries, dict[str, Any]]:
+    """Return the sequences that `fit` is given, and what there is beside them.
+
+    Raises:
+        ValueError: for rows, weights, labels or sequences that cannot be used.
+    """
+    if estimator._takes(X):
+        estimator._validate_params()
+        roles = {"sample_weight": sample_weight, "labels": labels, **sequences}
+        return SeriesInChunks(estimator._chunks(X, True, **roles)), {}
+    rows, weights = estimator._begin_fit(X, sample_weight)
+    series = as_series(rows, **sequences)
+    beside = {**series.beside(), "weights": spread(weights, series)}
+    if labels is not None:
+        known = as_labels(labels, len(rows), estimator.n_components, "labels")
+        beside["labels"] = _placed(known, series)
+    return series, beside
+
+
+def _placed(labels: np.ndarray | None, series: Series) -> np.ndarray | None:
+    """The labels with those of missing steps unknown."""
+    if labels is None:
+        return None
+    full = np.full(len(series.rows), -1)
+    full[series.kept] = labels
+    return full
 
 
 class Forecast(NamedTuple):
@@ -172,7 +305,7 @@ def spread(weights: np.ndarray | None, series: Series) -> np.ndarray | None:
     """Return the weights with those of missing steps put in."""
     if weights is None:
         return None
-    of_group = np.zeros(series.n_sequences)
+    of_group = np.zeros(series.n_sequences())
     of_group[series.groups[series.kept]] = weights
     full = of_group[series.groups]
     full[series.kept] = weights
@@ -183,7 +316,7 @@ def continued(series: Series, n_steps: int, future: Values) -> Series:
     """Return the series with rows of NaN after the last row of every sequence."""
     if n_steps < 1:
         raise ValueError(f"n_steps must be at least 1; got {n_steps!r}.")
-    g, (_, d) = series.n_sequences, series.rows.shape
+    g, (_, d) = series.n_sequences(), series.rows.shape
     more = np.full((g * n_steps, d), np.nan, dtype=series.rows.dtype)
     inputs = None
     if series.inputs is not None:

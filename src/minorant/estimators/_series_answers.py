@@ -11,7 +11,8 @@ from jaxtyping import Float
 from minorant import _config
 from minorant._types import Array, PyTree, Rows
 from minorant.data import ArraySource
-from minorant.evidence.scoring import arranged, mapped
+from minorant.evidence.in_chunks import joined
+from minorant.evidence.scoring import each_scored, mapped
 from minorant.result import Fit
 
 
@@ -34,9 +35,10 @@ class Filtered(NamedTuple):
     updated: States
 
 
-def filtered(fit: Fit, X: Any, groups: Any, inputs: Any) -> Filtered:  # noqa: N803
+def filtered(fit: Fit, X: Any, groups: Any = None, inputs: Any = None) -> Filtered:  # noqa: N803
     """The filter's states of every row."""
-    found = mapped(fit, arranged(fit, X, None, groups, inputs), _filtered)
+    scored = each_scored(fit, X, None, groups, inputs)
+    found = joined([mapped(fit, one, _filtered) for one in scored])
     return Filtered(States(*found[:2]), States(*found[2:]))
 
 

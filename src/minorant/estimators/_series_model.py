@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minorant.estimators._series import Series
+from minorant.estimators._series import AnySeries
 from minorant.estimators.options import ARRAY, NONE, Choice, Interval, Option
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ OWN_OPTIONS = {
 }
 
 
-def model_of(estimator: Any, series: Series) -> Model:
+def model_of(estimator: Any, series: AnySeries) -> Model:
     """Return the model that the options mean."""
     from minorant.components import Diagonal, Full
     from minorant.models import StateSpace as Model
@@ -58,18 +58,16 @@ def model_of(estimator: Any, series: Series) -> Model:
     for name in types:
         types[name], value = _narrowed(types[name], given.get(f"{name}_covariance"), name)
         given |= {} if value is None else {f"{name}_covariance": value}
-    parts: dict[str, Any] = {
-        name: _begun(name, value, series.rows) for name, value in given.items()
-    }
+    parts: dict[str, Any] = {name: _begun(name, value, series) for name, value in given.items()}
     parts["transition_structure"] = kinds[types["transition"]]
     parts["observation_structure"] = kinds[types["observation"]]
-    parts["n_inputs"] = 0 if series.inputs is None else series.inputs.shape[1]
+    parts["n_inputs"] = series.n_inputs()
     if estimator.n_states is not None:
         parts["n_states"] = estimator.n_states
     elif not given.keys() - {"observation_covariance", "observation_offset", "observation_inputs"}:
         parts["n_states"] = 1
     model = Model(**parts)
-    by_default = without_first(model.held or (), series.n_sequences, model.n_states)
+    by_default = without_first(model.held or (), series.n_sequences(), model.n_states)
     held = {name: not np.isnan(value).any() for name, value in given.items()}
     held = dict.fromkeys(by_default, True) | held
     parts |= {"n_states": model.n_states, "held": tuple(n for n in GIVEN if held.get(n))}
@@ -114,19 +112,19 @@ def _given(estimator: Any) -> dict[str, np.ndarray]:
     return {name: np.array(v, dtype=float) for name, v in values.items() if v is not None}
 
 
-def _begun(name: str, value: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _begun(name: str, value: np.ndarray, series: AnySeries) -> np.ndarray:
     """Return what is given, with something to start from in place of NaN."""
     gaps = np.isnan(value)
     if not gaps.any():
         return value
-    variance = np.nanvar(rows, axis=0)
+    mean, variance = series.column_moments()
     plain = np.zeros_like(value)
     if name == "transition":
         plain = 0.5 * np.eye(len(value))
     elif name == "observation":
         plain = np.broadcast_to(np.sqrt(variance)[:, None], value.shape)
     elif name == "observation_offset":
-        plain = np.nanmean(rows, axis=0)
+        plain = mean
     elif name.endswith("covariance"):
         size = (
             0.1 * variance

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def stream_of(estimator: Any, model: Any) -> Online:
     """Return the stream of a mixture estimator: under way, of its fit, or new, of this model."""
-    from minorant.estimators._mixture import seed_of
+    from minorant.estimators._climb import seed_of
     from minorant.online import Online
 
     found = vars(estimator).get("_stream")

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from minorant.estimators import _validation
-from minorant.estimators._in_chunks import refuse_chunks
-from minorant.estimators._mixture import Given, LikelihoodEstimator
+from minorant.estimators import _in_chunks, _validation
+from minorant.estimators._mixture import Given, LikelihoodEstimator, of_chunks
 from minorant.estimators._validation import Rows, Values, as_matrix, as_weights
 
 if TYPE_CHECKING:
@@ -48,6 +47,23 @@ class TableEstimator(LikelihoodEstimator):
         self._container = _kind_of(cells)
         return self._encoded(cells, self._columns, "missing"), weights
 
+    def _chunks(self, X: Rows, reset: bool, **roles: Values) -> Any:
+        """Return rows out of memory with their categories as codes; `fit` finds them in a pass."""
+        from minorant.data.coding import codes_of, infer_chunks
+
+        found = _in_chunks.opened(self, X, reset, text=True, **roles)
+        if reset:
+            self._columns = infer_chunks(found, self._overrides(found.names))
+            self._container = "mapping"
+            return found.coded(codes_of(self._columns, "missing"))  # those of rows of no weight
+        return found.coded(codes_of(self.columns_, self.handle_unknown))
+
+    def _climb_on(self, columns: Columns, chunks: Any, checkpoint: Any) -> Fit:
+        """Return the climb on rows out of memory, their columns known and read as numbers."""
+        self._validate_params()
+        self._columns = columns
+        return self._climb(of_chunks(chunks), checkpoint)
+
     def _rows(self, X: Rows) -> np.ndarray:
         self._check_fitted()
         return self._encoded(self._cells(X, reset=False), self.columns_, self.handle_unknown)
@@ -67,7 +83,7 @@ class TableEstimator(LikelihoodEstimator):
 
     def _cells(self, X: Rows, reset: bool) -> Cells:
         """Return X in a form whose columns can be read, its shape and names checked."""
-        refuse_chunks(X, type(self).__name__)
+        _in_chunks.refuse_chunks(X, type(self).__name__)
         _validation._refuse_sparse(X)
         if isinstance(X, Mapping):
             return self._checked(X, np.asarray(list(map(str, X)), dtype=object), reset)
@@ -111,16 +127,20 @@ class TableEstimator(LikelihoodEstimator):
         Numbers are filled with ``E[x | x_observed]``, categories with the most probable one.
 
         Args:
-            X: (n, d) rows.
+            X: (n, d) rows; of rows out of memory all come back, as columns by name.
             draw: Fill with a draw from ``p(x | x_observed)`` instead (with `random_state`); do this
                 before computing variances or correlations.
         """
-        cells = self._cells(X, reset=False)
-        rows = self._encoded(cells, self.columns_, self.handle_unknown)
+        chunks = self._opened(X)
+        if chunks is None:
+            cells = self._cells(X, reset=False)
+            rows, kind = self._encoded(cells, self.columns_, self.handle_unknown), _kind_of(cells)
+        else:
+            rows, kind = np.concatenate([table.values for table in chunks.read()]), "mapping"
         filled = self._ask("impute", rows, draw=draw, random_state=self.random_state)
         if not draw:
             filled = with_categories(self._current(), self.columns_, rows, filled)
-        return self._decoded(filled, _kind_of(cells))
+        return self._decoded(filled, kind)
 
     def _decoded(self, rows: np.ndarray, container: Any) -> Any:
         decoded = self.columns_.decode(np.asarray(rows, dtype=float))

@@ -1,15 +1,16 @@
-"""From answers to codes, from codes to a climb, and from a fit to scores and curves of items."""
+"""From codes of answers to a climb, and from a fit to scores and curves of items."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from minorant.estimators._mixture import seed_of
+from minorant.estimators._climb import climbed, within
+from minorant.estimators._persons import Persons
 from minorant.estimators.options import starts_of
 
 if TYPE_CHECKING:
@@ -28,162 +29,62 @@ class Scores(NamedTuple):
     standard_error: Float[np.ndarray, "n l"]
 
 
-# Answers and groups
-
-
-def counted(rows: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """Which rows are learned from: those with a weight and an answer."""
-    there = np.asarray(~np.isnan(rows).all(1))
-    return there if weights is None else there & (weights > 0)
-
-
-def categories(rows: Float[np.ndarray, "n d"], names: Sequence[str]) -> list[np.ndarray]:
-    """The answers that occur, item by item.
-
-    Raises:
-        ValueError: for an answer that is no whole number, or an item that all answered alike.
-    """
-    found = []
-    for j, name in enumerate(names):
-        seen = np.unique(rows[~np.isnan(rows[:, j]), j])
-        wrong = seen[seen != np.round(seen)]
-        if len(wrong):
-            raise ValueError(
-                f"Item {name!r} holds {wrong[0]:g}: answers must be whole numbers, in the order of "
-                "the answers' meaning. Round or recode the column."
-            )
-        if len(seen) < 2:
-            answer = "by nobody" if len(seen) == 0 else f"{seen[0]:g} by all"
-            raise ValueError(
-                f"Item {name!r} was answered {answer}: its difficulty cannot be estimated. Drop it."
-            )
-        found.append(seen)
-    return found
-
-
-def coded(
-    rows: Float[np.ndarray, "n d"], known: list[np.ndarray], names: Sequence[str]
-) -> Float[np.ndarray, "n d"]:
-    """Answers as 0, 1, 2, ...; NaN stays.
-
-    Raises:
-        ValueError: for an answer that did not occur in `fit`.
-    """
-    codes = np.full(rows.shape, np.nan)
-    for j, seen in enumerate(known):
-        there = ~np.isnan(rows[:, j])
-        place = np.searchsorted(seen, rows[there, j]).clip(0, len(seen) - 1)
-        strange = seen[place] != rows[there, j]
-        if strange.any():
-            row = int(np.flatnonzero(there)[np.argmax(strange)])
-            raise ValueError(
-                f"Item {names[j]!r} holds {rows[row, j]:g} in row {row}, an answer that did not "
-                f"occur in fit ({', '.join(f'{s:g}' for s in seen)} did). Write NaN if unknown."
-            )
-        codes[there, j] = place
-    return codes
-
-
-def grouped(groups: Any, n: int) -> tuple[np.ndarray, Int[np.ndarray, " n"]]:
-    """Names of the groups, in order, and every person's number."""
-    if groups is None:
-        return np.array(["all"], dtype=object), np.zeros(n, dtype=int)
-    array = _vector(groups, n)
-    names, numbers = np.unique(array, return_inverse=True)
-    return names, numbers.ravel()
-
-
-def numbered(groups: Any, known: np.ndarray, n: int) -> Int[np.ndarray, " n"]:
-    """Every person's number among the known groups; 0 without groups.
-
-    Raises:
-        ValueError: for a group that did not occur in `fit`.
-    """
-    if groups is None:
-        return np.zeros(n, dtype=int)
-    array = _vector(groups, n)
-    place = {name: index for index, name in enumerate(known.tolist())}
-    for row, name in enumerate(array.tolist()):
-        if name not in place:
-            raise ValueError(f"groups holds {name!r} in row {row}, which did not occur in fit.")
-    return np.array([place[name] for name in array.tolist()])
-
-
-def _vector(groups: Any, n: int) -> np.ndarray:
-    array = np.asarray(groups)
-    if array.shape != (n,):
-        raise ValueError(f"groups must have one entry per row, shape ({n},); got {array.shape}.")
-    return array
-
-
-def inputs_of(model: LatentTrait, group: Int[np.ndarray, " n"]) -> np.ndarray | None:
-    """Groups as the model takes them."""
-    return None if model.n_groups == 1 else group[:, None].astype(float)
-
-
 # The climb
 
 
-def climbed(options: Any, codes: np.ndarray, weights: np.ndarray | None, group: np.ndarray) -> Fit:
-    """The fit; with automatic points the rule is doubled until that changes next to nothing."""
-    from minorant._config import precision
+def climb(options: Any, persons: Persons, checkpoint: Any = None) -> Fit:
+    """The fit; with automatic points the rule is doubled until that changes next to nothing.
 
-    with precision(np.dtype(np.float64)):
-        starts = starts_of(options.n_init)
-        answer = _fit(options, _model(options, codes, group), codes, weights, group, starts)
-        if options.points != "auto":
-            return answer
-        total = float(len(codes) if weights is None else weights.sum())
-        for _ in range(_REFINEMENTS):
-            if answer.model.irregular(answer.names):  # no rule is fine enough for a Heywood case
-                break
-            if quadrature_error(answer, codes, weights, group) <= _ERROR_PER_PERSON * total:
-                break
-            answer = _fit(options, answer.model.refined(), codes, weights, group)
+    The climb with the finer rule is kept in a folder of the checkpoint.
+    """
+    starts = starts_of(options.n_init)
+    answer = _fit(options, lambda: _model(options, persons), persons, checkpoint, starts)
+    if options.points != "auto":
+        return answer
+    for turn in range(_REFINEMENTS):
+        if answer.model.irregular(answer.names):  # no rule is fine enough for a Heywood case
+            break
+        if quadrature_error(answer, persons) <= _ERROR_PER_PERSON * float(answer.n_rows):
+            break
+        place = within(checkpoint, f"finer-{turn + 1}")
+        answer = _fit(options, answer.model.refined, persons, place)
     return answer
 
 
-def _fit(  # noqa: PLR0913
-    options: Any,
-    model: Any,
-    codes: np.ndarray,
-    weights: np.ndarray | None,
-    group: np.ndarray,
-    starts: Any = None,
+def _fit(
+    options: Any, model: Callable[[], Any], persons: Persons, checkpoint: Any, starts: Any = None
 ) -> Fit:
-    from minorant.data.tables import NamedMatrix
-    from minorant.fitting import fit
     from minorant.solvers import QuasiNewton
 
     # Traits that can almost rotate make EM slow: 215 passes against 38 (three traits, 12 items).
-    rotates = model.n_traits > 1 and model.pattern is None
-    return fit(
+    rotates = options.n_traits > 1 and options.pattern is None
+    held = persons.chunks is None
+    return climbed(
+        options,
         model,
-        NamedMatrix(codes, tuple(options._names(codes))),
-        weights=weights,
-        inputs=inputs_of(model, group),
+        options._named(persons.codes) if held else persons.chunks,
+        checkpoint,
+        weights=persons.weights,
+        inputs=persons.inputs() if held else None,
         solver=QuasiNewton(options.tol) if rotates else None,
         starts=starts,
         tolerance=options.tol,
-        max_steps=max(options.max_iter, 1),
-        random_state=seed_of(options.random_state),
-        progress=bool(options.verbose),
     )
 
 
-def _model(options: Any, codes: np.ndarray, group: np.ndarray) -> LatentTrait:
+def _model(options: Any, persons: Persons) -> LatentTrait:
     from minorant.models import LatentTrait
     from minorant.posteriors import Adaptive
 
-    names = options._names(codes)
-    tops = np.nanmax(codes, axis=0)
+    names = options._item_names()
     types = _types(options.item_type, names)
-    items = [_structure(kind, int(top), options) for kind, top in zip(types, tops, strict=True)]
+    tops = [len(seen) - 1 for seen in options.categories_]
+    items = [_structure(kind, top, options) for kind, top in zip(types, tops, strict=True)]
     rule = None if options.points == "auto" else Adaptive(int(options.points))
     return LatentTrait(
         items,
         n_traits=options.n_traits,
-        n_groups=int(group.max()) + 1,
+        n_groups=persons.n_groups,
         pattern=options.pattern,
         rule=rule,
     )
@@ -236,38 +137,45 @@ def _structure(kind: str, top: int, options: Any) -> Any:
     return plain[kind](prior=prior)
 
 
-def quadrature_error(
-    answer: Fit, codes: np.ndarray, weights: np.ndarray | None, group: np.ndarray
-) -> float:
+def quadrature_error(answer: Fit, persons: Persons) -> float:
     """By how much doubling the rule changes ``log p(X)``, in nats."""
-    from minorant.evidence import log_evidence
-
-    w = np.ones(len(codes)) if weights is None else weights
     finer = answer._replace(
         model=answer.model.refined(), standardised=answer.standardised.refined()
     )
-    found = w @ log_evidence(finer, codes, inputs=inputs_of(answer.model, group))
+    found = sum(part.ones() @ log_density(finer, part) for part in persons.tables())
     return float(abs(found - answer.bound))
+
+
+def log_density(answer: Fit, persons: Persons) -> Float[np.ndarray, " n"]:
+    """``log p(x)`` of every person."""
+    from minorant.evidence import log_evidence
+
+    parts = persons.tables()
+    return np.concatenate([log_evidence(answer, p.codes, inputs=p.inputs()) for p in parts])
 
 
 # Scores
 
 
-def expected_traits(answer: Fit, codes: np.ndarray, group: np.ndarray) -> Scores:
+def expected_traits(answer: Fit, persons: Persons) -> Scores:
     """The posterior's means and deviations."""
     from minorant.evidence import posterior
 
-    found: Any = posterior(answer, codes, inputs=inputs_of(answer.model, group))
-    variance = np.diagonal(found.covariance, axis1=1, axis2=2)
-    return Scores(np.asarray(found.mean, float), np.sqrt(variance))
+    found: Any = [posterior(answer, p.codes, inputs=p.inputs()) for p in persons.tables()]
+    mean = np.concatenate([np.asarray(part.mean, float) for part in found])
+    covariance = np.concatenate([np.asarray(part.covariance, float) for part in found])
+    return Scores(mean, np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)))
 
 
-def most_probable_traits(answer: Fit, codes: np.ndarray, group: np.ndarray) -> Scores:
+def most_probable_traits(answer: Fit, persons: Persons) -> Scores:
     """The posterior's modes, and deviations from the curvature there."""
     from minorant.evidence.scoring import arranged, mapped
 
-    scored = arranged(answer, codes, inputs=inputs_of(answer.model, group))
-    mode, precision = mapped(answer, scored, _modes())
+    found = []
+    for part in persons.tables():
+        scored = arranged(answer, part.codes, inputs=part.inputs())
+        found.append(mapped(answer, scored, _modes()))
+    mode, precision = (np.concatenate(parts) for parts in zip(*found, strict=True))
     variance = np.diagonal(np.linalg.inv(precision), axis1=1, axis2=2)
     return Scores(np.asarray(mode, float), np.sqrt(variance))
 
@@ -286,11 +194,19 @@ def _modes() -> Any:
     return jax.jit(lambda model, source: source.map(found, model))
 
 
-def reliability(found: Scores, weights: Float[np.ndarray, " n"]) -> Float[np.ndarray, " l"]:
+def reliability(answer: Fit, persons: Persons) -> Float[np.ndarray, " l"]:
     """``var(EAP) / (var(EAP) + mean(SE^2))``, trait by trait."""
-    mean = np.average(found.trait, axis=0, weights=weights)
-    spread = np.average((found.trait - mean) ** 2, axis=0, weights=weights)
-    return spread / (spread + np.average(found.standard_error**2, axis=0, weights=weights))
+    from minorant.data.summary import Look
+
+    look = error = None
+    for part in persons.tables():
+        part = part.answered()
+        found, weights = expected_traits(answer, part), part.ones()
+        own, share = Look.at(found.trait, weights), weights @ found.standard_error**2
+        look = own if look is None else look.joined(own)
+        error = share if error is None else error + share
+    assert look is not None  # there are persons
+    return look.square / (look.square + error)
 
 
 # Items

@@ -260,7 +260,7 @@ class BayesianGaussianMixture(MixtureEstimator):
 
     def impute(self, X: Rows) -> Float[np.ndarray, "n d"]:
         """Return the rows with ``E_q[x | x_observed]`` in their missing cells."""
-        rows = self._rows(X)
+        rows = self._about(X)
         return np.asarray(self._ask("impute", rows), dtype=rows.dtype)
 
 
@@ -278,16 +278,24 @@ def moments(given: Given) -> Moments:
     variance. Eigenvalues stay above 1e-6 of each column's variance, so that constant or collinear
     columns leave a prior with a finite integral.
     """
-    rows = given.rows.astype(float)
-    weights = np.ones(len(rows)) if given.weights is None else given.weights.astype(float)
-    seen, filled = ~np.isnan(rows), np.nan_to_num(rows)
-    held = np.maximum(weights @ seen, np.finfo(float).tiny)
-    mean = weights @ filled / held
-    away = np.where(seen, filled - mean, 0.0)
-    variance = weights @ away**2 / held
-    scatter = (away * weights[:, None]).T @ away + np.diag(variance * (weights.sum() - held))
-    covariance = scatter / (weights.sum() - 1.0 if weights.sum() > 1.0 else weights.sum())
+    held = total = filled = 0.0
+    for part in given.tables():
+        rows, weights = part.rows.astype(float), _weights(part)
+        held, total = held + weights @ ~np.isnan(rows), total + weights.sum()
+        filled = filled + weights @ np.nan_to_num(rows)
+    held = np.maximum(held, np.finfo(float).tiny)
+    mean, scatter = filled / held, 0.0
+    for part in given.tables():
+        away = np.nan_to_num(part.rows.astype(float) - mean)
+        scatter = scatter + (away * _weights(part)[:, None]).T @ away
+    variance = np.diagonal(scatter) / held
+    covariance = scatter + np.diag(variance * (total - held))
+    covariance = covariance / (total - 1.0 if total > 1.0 else total)
     return Moments(mean, _floored(covariance, mean))
+
+
+def _weights(given: Given) -> Float[np.ndarray, " n"]:
+    return np.ones(len(given.rows)) if given.weights is None else given.weights.astype(float)
 
 
 def _floored(covariance: np.ndarray, mean: np.ndarray) -> Float[np.ndarray, "d d"]:

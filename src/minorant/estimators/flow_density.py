@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from minorant.estimators._base import Density, Estimator
-from minorant.estimators._mixture import seed_of
+from minorant.estimators._climb import seed_of
 from minorant.estimators._validation import Rows, Values
 from minorant.estimators.options import DEFAULTS, NONE, OPTIONS, Choice, Interval, Option
 

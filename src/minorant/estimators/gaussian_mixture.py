@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -59,6 +59,9 @@ class GaussianMixture(LikelihoodEstimator):
         acceleration: "squarem", "anderson" or None.
         degenerate: what is done with a component that collapses or empties, "floor", "reseed" or
             "merge" (which leaves fewer components); `fit_.degenerate` names it.
+        truncated: with hundreds of components: how many of them each row is scored under, on
+            average (`minorant.posteriors.Truncated`); from one start, or `n_init=1`. What it loses
+            is in `fit_.truncation`.
 
     Attributes:
         weights_: (k,).
@@ -93,8 +96,6 @@ class GaussianMixture(LikelihoodEstimator):
     precisions_: Float[np.ndarray, "..."]
     precisions_cholesky_: Float[np.ndarray, "..."]
 
-    _takes_chunks: ClassVar[bool] = True
-
     def __init__(  # noqa: PLR0913
         self,
         n_components: int = DEFAULTS["n_components"],
@@ -117,6 +118,7 @@ class GaussianMixture(LikelihoodEstimator):
         weight_concentration: Any = None,
         acceleration: str | None = DEFAULTS["acceleration"],
         degenerate: str = DEFAULTS["degenerate"],
+        truncated: int | None = DEFAULTS["truncated"],
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -137,6 +139,7 @@ class GaussianMixture(LikelihoodEstimator):
         self.weight_concentration = weight_concentration
         self.acceleration = acceleration
         self.degenerate = degenerate
+        self.truncated = truncated
 
     def _model(self, given: Given) -> Mixture:
         d = given.rows.shape[1]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from minorant.models import Mixture
     from minorant.result import Fit
 
+_MOST_PATTERNS = 10**6
+
 
 class ClassProfiles(NamedTuple):
     """Probabilities of every category in every class, one line per category.
@@ -147,12 +149,9 @@ class LatentClassAnalysis(TableEstimator):
         return Mixture(component, None, self._dirichlet(), n_components=self.n_components)
 
     def _publish(self, answer: Fit, given: Given) -> None:
-        from minorant.evidence import posterior
-
-        probability = np.exp(np.asarray(posterior(answer, given.rows).by_row()))
         component: Any = answer.model.component
         self.class_profiles_ = _profiles(self._columns, component.probabilities.T)
-        self.entropy_r2_ = entropy_r2(probability, given.weights)
+        self.entropy_r2_ = entropy_r2(given, answer)
         streamed = answer.outcome.name == "STREAMED"  # then these rows are the last batch alone
         self.goodness_of_fit_ = None if streamed else goodness_of_fit(given, answer)
         super()._publish(answer, given)
@@ -164,27 +163,39 @@ def _profiles(columns: Columns, probability: Float[np.ndarray, "c k"]) -> ClassP
     return ClassProfiles(names, labels, np.asarray(probability, dtype=float))
 
 
-def entropy_r2(probability: Float[np.ndarray, "n k"], weights: np.ndarray | None) -> float:
+def entropy_r2(given: Given, answer: Fit) -> float:
     """Return ``1 - sum_i w_i H_i / (sum_i w_i log k)``; 1 for a single class."""
-    k = probability.shape[1]
-    if k == 1:
-        return 1.0
-    logs = np.log(np.where(probability > 0, probability, 1.0))
-    entropy = -(probability * logs).sum(1)
-    return float(1.0 - np.average(entropy, weights=weights) / np.log(k))
+    from minorant.evidence import posterior
+
+    entropy = weight = 0.0
+    for part in given.tables():
+        probability = np.exp(np.asarray(posterior(answer, part.rows).by_row()))
+        w = np.ones(len(part.rows)) if part.weights is None else part.weights.astype(float)
+        logs = np.log(np.where(probability > 0, probability, 1.0))
+        entropy, weight = entropy - float(w @ (probability * logs).sum(1)), weight + w.sum()
+    k = answer.model.n_components
+    return 1.0 if k == 1 else float(1.0 - entropy / weight / np.log(k))
 
 
 def goodness_of_fit(given: Given, answer: Fit) -> GoodnessOfFit | None:
-    """Return G squared against all patterns; None where cells miss or labels are known."""
-    rows, weights = given.rows, given.weights
-    if np.isnan(rows).any() or given.labels is not None:
-        return None
-    w = np.ones(len(rows)) if weights is None else weights.astype(float)
-    _, pattern = np.unique(rows[w > 0], axis=0, return_inverse=True)
-    count = np.bincount(pattern.ravel(), weights=w[w > 0])
-    saturated = (count * np.log(count / count.sum())).sum()
+    """Return G squared against all patterns; None where cells miss or labels are known.
+
+    None also where more than a million patterns occur in rows out of memory.
+    """
+    patterns, count = np.empty((0, given.rows.shape[1])), np.empty(0)
+    for part in given.tables():
+        if np.isnan(part.rows).any() or part.labels is not None:
+            return None
+        w = np.ones(len(part.rows)) if part.weights is None else part.weights.astype(float)
+        patterns = np.concatenate([patterns, part.rows[w > 0]])
+        count = np.concatenate([count, w[w > 0]])
+        patterns, place = np.unique(patterns, axis=0, return_inverse=True)
+        count = np.bincount(place.ravel(), weights=count)
+        if given.chunks is not None and len(count) > _MOST_PATTERNS:
+            return None
     component: Any = answer.model.component
     possible = int(np.prod(component.n_categories, dtype=object))
+    saturated = (count * np.log(count / count.sum())).sum()
     return GoodnessOfFit(
         g_squared=float(2.0 * (saturated - answer.bound)),
         degrees_of_freedom=possible - 1 - answer.n_parameters,

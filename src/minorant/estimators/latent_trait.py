@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from minorant.estimators import _item_fit, _overall_fit, _traits
+from minorant.estimators import _item_fit, _overall_fit, _persons, _traits
 from minorant.estimators._base import Transformer
+from minorant.estimators._climb import warning_of
+from minorant.estimators._in_chunks import refuse_chunks
 from minorant.estimators._item_fit import ItemFit
 from minorant.estimators._item_table import (
     ItemTable,
@@ -18,10 +20,10 @@ from minorant.estimators._item_table import (
     item_table,
     trait_loadings,
 )
-from minorant.estimators._mixture import warning_of
 from minorant.estimators._overall_fit import OverallFit
+from minorant.estimators._persons import Persons
 from minorant.estimators._traits import ITEM_TYPES, Scores
-from minorant.estimators._validation import Rows, Values, as_weights
+from minorant.estimators._validation import Rows, Values
 from minorant.estimators.options import (
     ARRAY,
     DEFAULTS,
@@ -125,6 +127,7 @@ class LatentTrait(Transformer):
     converged_: bool
     n_iter_: int
     fit_: Fit
+    _takes_chunks: ClassVar[bool] = True
     _options: ClassVar[Mapping[str, Option]] = {
         **OPTIONS, **{one.name: one for one in (*_OWN, N_INIT)},
     }  # fmt: skip
@@ -162,37 +165,39 @@ class LatentTrait(Transformer):
         y: Values = None,  # noqa: ARG002
         sample_weight: Values = None,
         groups: Values = None,
+        checkpoint: Any = None,
     ) -> Self:
         """Climb to a maximum of the marginal log-likelihood (plus log prior, where there is one).
 
         Args:
-            X: (n, d) answers, whole numbers in order; NaN, None or NA where missing.
+            X: (n, d) answers, whole numbers in order; NaN, None or NA where missing. Or rows out of
+                memory: `minorant.chunks(...)`, or a path, folder or pattern of files, where
+                `sample_weight` and `groups` are names of columns; of chunks the one column of
+                inputs is that of groups.
             y: Ignored, as scikit-learn wants it.
             sample_weight: (n,) how many persons gave this pattern of answers.
             groups: (n,) each person's group, any names; None: one group.
+            checkpoint: A directory, or a `minorant.Checkpoint`: the climb is kept there, and goes
+                on from there when the same fit is called again after an interrupt or a crash.
 
         Returns:
             The estimator itself.
 
         Raises:
             ValueError: The answers, weights or options cannot be used; says what and where.
+            OSError: The checkpoint or the files cannot be read or written.
         """
-        rows, weights = self._begin_fit(X, sample_weight, min_rows=2)
-        counted = _traits.counted(rows, weights)
-        self.categories_ = _traits.categories(rows[counted], self._names(rows))
-        self._warn_of_gaps(rows)
-        codes = _traits.coded(rows, self.categories_, self._names(rows))
-        self.groups_, group = _traits.grouped(groups, len(rows))
-        weights = None if weights is None else weights[counted]
-        answer = _traits.climbed(self, codes[counted], weights, group[counted])
-        self._publish(answer, codes[counted], weights, group[counted])
+        persons = _persons.learned(self, X, sample_weight, groups)
+        self._warn_of_gaps()
+        answer = _traits.climb(self, persons, checkpoint)
+        self._publish(answer, persons)
         sentence = warning_of(answer)
         if sentence:
             self._warn(sentence)
         return self
 
-    def _warn_of_gaps(self, rows: np.ndarray) -> None:
-        for name, seen in zip(self._names(rows), self.categories_, strict=True):
+    def _warn_of_gaps(self) -> None:
+        for name, seen in zip(self._item_names(), self.categories_, strict=True):
             if len(seen) <= seen[-1] - seen[0]:
                 self._warn(
                     f"Item {name!r} has only the answers {seen.astype(int).tolist()}: they are "
@@ -200,19 +205,15 @@ class LatentTrait(Transformer):
                     "DataConversionWarning",
                 )
 
-    def _publish(
-        self, answer: Fit, codes: np.ndarray, weights: np.ndarray | None, group: np.ndarray
-    ) -> None:
+    def _publish(self, answer: Fit, persons: Persons) -> None:
         self.fit_, model = answer, answer.model
         self.items_ = item_table(model, answer.names)
         self.trait_means_ = np.asarray(model.mean, float)
         self.trait_covariances_ = np.asarray(model.covariance, float)
         self.converged_ = answer.outcome.ok
         self.n_iter_ = answer.acceleration.steps
-        self.quadrature_error_ = _traits.quadrature_error(answer, codes, weights, group)
-        found = _traits.expected_traits(answer, codes, group)
-        w = np.ones(len(codes)) if weights is None else weights
-        self.reliability_ = _traits.reliability(found, w)
+        self.quadrature_error_ = _traits.quadrature_error(answer, persons)
+        self.reliability_ = _traits.reliability(answer, persons)
         self._n_features_out = self.n_traits
 
     # Scores
@@ -233,23 +234,23 @@ class LatentTrait(Transformer):
         Raises:
             ValueError: The method is unknown, or answers or groups did not occur in `fit`.
         """
-        codes, group = self._coded(X, groups)
+        persons = _persons.known(self, X, None, groups)
         if method not in {"EAP", "MAP"}:
             raise ValueError(f"method must be 'EAP' or 'MAP'; got {method!r}.")
         find = _traits.expected_traits if method == "EAP" else _traits.most_probable_traits
-        return find(self.fit_, codes, group)
+        return find(self.fit_, persons)
 
     def score_samples(self, X: Rows, groups: Values = None) -> Float[np.ndarray, " n"]:
         """Return ``log p(x)`` of every person, in nats."""
-        from minorant.evidence import log_evidence
-
-        codes, group = self._coded(X, groups)
-        return log_evidence(self.fit_, codes, inputs=_traits.inputs_of(self.fit_.model, group))
+        return _traits.log_density(self.fit_, _persons.known(self, X, None, groups))
 
     def score(self, X: Rows, y: Values = None, sample_weight: Values = None) -> float:  # noqa: ARG002
         """Return the mean of ``log p(x)``, weighted where weights are given."""
-        log_density = self.score_samples(X)
-        return float(np.average(log_density, weights=as_weights(sample_weight, len(log_density))))
+        total = weight = 0.0
+        for part in _persons.known(self, X, sample_weight, None).tables():
+            total += float(part.ones() @ _traits.log_density(self.fit_, part))
+            weight += float(part.ones().sum())
+        return total / weight
 
     # Curves
 
@@ -278,10 +279,11 @@ class LatentTrait(Transformer):
             groups: (n,) the same groups.
             robust: the sandwich, which does not trust the model's form.
         """
-        codes, group = self._coded(X, groups)
-        inputs = _traits.inputs_of(self.fit_.model, group)
-        weights = as_weights(sample_weight, len(codes))
-        found = self.fit_.standard_errors(codes, weights=weights, inputs=inputs, robust=robust)
+        persons = _persons.known(self, X, sample_weight, groups)
+        about, beside = persons.chunks, {}
+        if about is None:
+            about, beside = persons.codes, {"weights": persons.weights, "inputs": persons.inputs()}
+        found = self.fit_.standard_errors(about, robust=robust, **beside)
         return item_errors(self.fit_, found.covariance)
 
     def loadings(self, rotation: str | None = "auto") -> TraitLoadings:
@@ -317,10 +319,9 @@ class LatentTrait(Transformer):
             sample_weight: (n,) persons.
             groups: (n,) each person's group; None: the first.
         """
-        codes, group = self._coded(X, groups)
-        weights = as_weights(sample_weight, len(codes))
-        w = np.ones(len(codes)) if weights is None else weights
-        found = _traits.expected_traits(self.fit_, codes, group)
+        persons = self._in_memory(X, sample_weight, groups)
+        codes, w = persons.codes, persons.ones()
+        found = _traits.expected_traits(self.fit_, persons)
         infit, outfit = _item_fit.mean_squares(codes, self.probabilities(found.trait), w)
         whole = ~np.isnan(codes).any(1)
         blank = np.full(codes.shape[1], np.nan)
@@ -348,20 +349,18 @@ class LatentTrait(Transformer):
         Raises:
             ValueError: Nobody answered all items, or nothing is left to test; says what to do.
         """
-        codes, group = self._coded(X, groups)
-        weights = as_weights(sample_weight, len(codes))
-        w = np.ones(len(codes)) if weights is None else weights
-        return _overall_fit.overall_fit(self.fit_, codes, w, group, kind)
+        persons = self._in_memory(X, sample_weight, groups)
+        return _overall_fit.overall_fit(
+            self.fit_, persons.codes, persons.ones(), persons.group, kind
+        )
 
     def residual_correlations(
         self, X: Rows, sample_weight: Values = None, groups: Values = None
     ) -> Float[np.ndarray, "d d"]:
         """Return Q3, the correlations of residuals at the expected traits; far from 0 is amiss."""
-        codes, group = self._coded(X, groups)
-        weights = as_weights(sample_weight, len(codes))
-        w = np.ones(len(codes)) if weights is None else weights
-        found = _traits.expected_traits(self.fit_, codes, group)
-        return _item_fit.residual_correlations(codes, self.probabilities(found.trait), w)
+        persons = self._in_memory(X, sample_weight, groups)
+        chances = self.probabilities(_traits.expected_traits(self.fit_, persons).trait)
+        return _item_fit.residual_correlations(persons.codes, chances, persons.ones())
 
     def sample(self, n_samples: int = 1, random_state: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Return answers (n, d), numbered as in `fit`, and the traits (n, l) behind them."""
@@ -370,12 +369,12 @@ class LatentTrait(Transformer):
         answers = [seen[codes[:, j].astype(int)] for j, seen in enumerate(self.categories_)]
         return np.stack(answers, axis=1), traits
 
-    def _names(self, rows: np.ndarray) -> Sequence[str]:
+    def _item_names(self) -> Sequence[str]:
         names = getattr(self, "feature_names_in_", None)
-        plain = [f"column {j}" for j in range(rows.shape[1])]
+        plain = [f"column {j}" for j in range(self.n_features_in_)]
         return plain if names is None else list(map(str, names))
 
-    def _coded(self, X: Rows, groups: Values) -> tuple[np.ndarray, Int[np.ndarray, " n"]]:
-        rows = self._read(X)
-        codes = _traits.coded(rows, self.categories_, self._names(rows))
-        return codes, _traits.numbered(groups, self.groups_, len(rows))
+    def _in_memory(self, X: Rows, sample_weight: Values, groups: Values) -> Persons:
+        """Return persons for a question that needs all of them at once."""
+        refuse_chunks(X, type(self).__name__)
+        return _persons.known(self, X, sample_weight, groups)

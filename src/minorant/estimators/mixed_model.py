@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 import numpy as np
 from jaxtyping import Float
 
+from minorant.estimators import _regressed
 from minorant.estimators._base import Estimator
-from minorant.estimators._mixture import seed_of, warning_of
+from minorant.estimators._climb import climbed, warning_of
+from minorant.estimators._regressed import Part, Regressed
 from minorant.estimators._validation import Rows, Values
 from minorant.estimators.options import (
     ARRAY,
@@ -129,6 +131,7 @@ class MixedModel(Estimator):
     n_iter_: int
     fit_: Fit
     _accepts_missing: ClassVar[bool] = False
+    _takes_chunks: ClassVar[bool] = True
     _options: ClassVar[Mapping[str, Option]] = {
         **OPTIONS, **{one.name: one for one in (*_OWN, N_INIT)},
     }  # fmt: skip
@@ -163,67 +166,79 @@ class MixedModel(Estimator):
     def fit(
         self,
         X: Rows,
-        y: Values,
+        y: Values = None,
         groups: Values = None,
         sample_weight: Values = None,
         offset: Values = None,
+        checkpoint: Any = None,
     ) -> Self:
         """Climb to a maximum of the marginal log-likelihood.
 
         Args:
-            X: (n, m) covariates, nothing missing.
+            X: (n, m) covariates, nothing missing. Or a path, folder or pattern of files, where `y`,
+                `groups`, `sample_weight` and `offset` are names of columns and all others are
+                covariates; or `minorant.chunks(path, columns=, inputs=, groups=)` of outcome,
+                covariates and groups. Rows of a group follow one another.
             y: (n,) outcomes, NaN where missing; (n, 2) successes and failures for "binomial".
             groups: (n,) the group of each row, any names.
             sample_weight: (n,) weights, the same in all rows of a group: so many such groups.
             offset: (n,) what enters with coefficient 1, for example a log exposure.
+            checkpoint: A directory, or a `minorant.Checkpoint`: the climb is kept there, and goes
+                on from there when the same fit is called again after an interrupt or a crash.
 
         Returns:
             The estimator itself.
 
         Raises:
             ValueError: The table, outcomes, groups or options cannot be used; says what and where.
+            OSError: The checkpoint or the files cannot be read or written.
         """
-        rows, weights = self._begin_fit(X, sample_weight)
-        outcome = self._outcome(y, len(rows))
-        if groups is None:
-            raise ValueError("groups must name the group of every row; without groups, regress.")
-        given = {"groups": np.asarray(groups), "inputs": self._inputs(rows, offset)}
-        answer = self._climb(outcome, weights, given, has_offset=offset is not None)
-        self._publish(answer, outcome, weights, given)
+        if self._takes(X):
+            self._validate_params()
+            rows = _regressed.opened(self, X, y, groups, sample_weight, offset)
+        else:
+            rows = self._held(X, y, groups, sample_weight, offset)
+        answer = self._climb(rows, checkpoint)
+        self._publish(answer, rows)
         sentence = warning_of(answer)
         if sentence:
             self._warn(sentence)
         return self
 
-    def _climb(
-        self, outcome: np.ndarray, weights: np.ndarray | None, given: Any, has_offset: bool
-    ) -> Fit:
-        from minorant._config import precision
-        from minorant.fitting import fit
+    def _held(
+        self, X: Rows, y: Values, groups: Values, sample_weight: Values, offset: Values
+    ) -> Regressed:
+        """Return rows in memory, checked."""
+        rows, weights = self._begin_fit(X, sample_weight)
+        outcome = self._outcome(y, len(rows))
+        if groups is None:
+            raise ValueError("groups must name the group of every row; without groups, regress.")
+        part = Part(outcome, weights, np.asarray(groups), self._inputs(rows, offset))
+        return Regressed(part, offset is not None)
+
+    def _climb(self, rows: Regressed, checkpoint: Any) -> Fit:
+        return climbed(
+            self,
+            lambda: self._model(rows.has_offset),
+            rows.data(),
+            checkpoint,
+            **rows.beside(),
+            starts=starts_of(self.n_init),
+            tolerance=self.tol,
+        )
+
+    def _model(self, has_offset: bool) -> Any:
         from minorant.models import MixedModel as Model
         from minorant.posteriors import Adaptive
 
-        m = self.n_features_in_
         rule = None if self.points == "auto" else Adaptive(int(self.points))
-        model = Model(
+        return Model(
             self.family,
             self._random_columns(),
             intercept=self.fit_intercept,
-            offset=m if has_offset else None,
+            offset=self.n_features_in_ if has_offset else None,
             rule=rule,
         )
-        with precision(np.dtype(np.float64)):
-            return fit(
-                model,
-                outcome,
-                weights=weights,
-                starts=starts_of(self.n_init),
-                tolerance=self.tol,
-                max_steps=max(self.max_iter, 1),
-                random_state=seed_of(self.random_state),
-                progress=bool(self.verbose),
-                **given,
-            )
 
     def _random_columns(self) -> tuple[int, ...]:
         """Columns of the design, the intercept first."""
@@ -271,15 +286,13 @@ class MixedModel(Estimator):
             raise ValueError(f"offset must have {len(rows)} numbers; got shape {column.shape}.")
         return np.column_stack([inputs, column])
 
-    def _publish(
-        self, answer: Fit, outcome: np.ndarray, weights: np.ndarray | None, given: Any
-    ) -> None:
+    def _publish(self, answer: Fit, rows: Regressed) -> None:
         self.fit_, model = answer, answer.model
         names = (["(Intercept)"] if self.fit_intercept else []) + self._names()
         coefficients = np.asarray(model.coefficients, float)
         errors = np.full(len(coefficients), np.nan)
         if self.standard_errors:
-            found: Any = answer.standard_errors(outcome, weights=weights, **given).model
+            found: Any = answer.standard_errors(rows.data(), **rows.beside()).model
             errors = np.asarray(found.coefficients, float)
         self.fixed_effects_ = _tested(names, coefficients, errors)
         self.intercept_ = float(coefficients[0]) if self.fit_intercept else 0.0
@@ -291,28 +304,12 @@ class MixedModel(Estimator):
         size = np.maximum(self.random_deviations_, np.finfo(float).tiny)
         self.random_correlations_ = covariance / (size[:, None] * size)
         self.deviation_ = float(model.deviation) if self.family == "normal" else None
-        self._publish_groups(answer, outcome, weights, given)
+        found = _regressed.group_effects(answer, rows)
+        self.groups_, self._group_sizes, self.group_effects_, self.group_errors_ = found
+        exact = self.family == "normal"
+        self.quadrature_error_ = 0.0 if exact else _regressed.quadrature_error(answer, rows)
         self.converged_ = answer.outcome.ok
         self.n_iter_ = answer.acceleration.steps
-
-    def _publish_groups(
-        self, answer: Fit, outcome: np.ndarray, weights: np.ndarray | None, given: Any
-    ) -> None:
-        from minorant.evidence import log_evidence, posterior
-
-        names, first, counts = np.unique(given["groups"], return_index=True, return_counts=True)
-        found: Any = posterior(answer, outcome, **given)
-        self.groups_, self._group_sizes = names, counts
-        self.group_effects_ = np.asarray(found.mean, float)[first]
-        spread = np.diagonal(found.covariance, axis1=1, axis2=2)
-        self.group_errors_ = np.sqrt(np.asarray(spread, float))[first]
-        self.quadrature_error_ = 0.0
-        if self.family != "normal":
-            model, standardised = answer.model.refined(), answer.standardised.refined()
-            finer = answer._replace(model=model, standardised=standardised)
-            w = np.ones(len(outcome)) if weights is None else weights
-            total = w @ log_evidence(finer, outcome, **given)
-            self.quadrature_error_ = float(abs(total - answer.bound))
 
     # Predictions
 

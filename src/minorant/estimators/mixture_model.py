@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minorant.estimators import _gaussian
-from minorant.estimators._mixture import Given, of_chunks
+from minorant.estimators._mixture import Given
 from minorant.estimators._tables import TableEstimator
 from minorant.estimators.options import DEFAULTS
 
@@ -146,12 +146,6 @@ class MixtureModel(TableEstimator):
         blocks = _blocks(columns.components)
         parts: Any = tuple(self._part(kind, places, columns) for kind, places in blocks.items())
         return Blocks(parts, tuple(blocks.values()))
-
-    def _climb_on(self, columns: Columns, chunks: Any, checkpoint: Any) -> Fit:
-        """Return the climb on rows out of memory, their columns known and all of numbers."""
-        self._validate_params()
-        self._columns = columns
-        return self._climb(of_chunks(chunks), checkpoint)
 
     def _part(self, kind: str, places: tuple[int, ...], columns: Columns) -> Any:
         """Return the component that describes the columns of one kind."""

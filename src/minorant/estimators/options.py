@@ -225,6 +225,13 @@ _TABLE = (
         "again elsewhere, or merge it into its neighbour.",
     ),
     Option(
+        "truncated",
+        None,
+        (Interval(int, 1), NONE),
+        "With hundreds of components: how many of them each row is scored under, on average, which "
+        "makes the bound a lower one and steps quicker; None: all.",
+    ),
+    Option(
         "weight_concentration",
         None,
         (Interval(float, 1.0), ARRAY, NONE),

@@ -5,15 +5,22 @@ JAX is imported when a fit or a prediction needs it, never before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Float
 
 from minorant.estimators._base import Estimator
-from minorant.estimators._mixture import seed_of, warning_of
-from minorant.estimators._series import Forecast, Series, as_series, continued, needed, spread
+from minorant.estimators._climb import climbed, seed_of, warning_of
+from minorant.estimators._series import (
+    AnySeries,
+    Forecast,
+    as_series,
+    continued,
+    learned,
+    needed,
+)
 from minorant.estimators._series_model import GIVEN, OWN_OPTIONS, held_entries, model_of
 from minorant.estimators._validation import Rows, Values
 from minorant.estimators.options import DEFAULTS, N_INIT, OPTIONS, Option, starts_of
@@ -80,6 +87,7 @@ class StateSpace(Estimator):
     """
 
     _options: ClassVar[Mapping[str, Option]] = {**OPTIONS, **OWN_OPTIONS, "n_init": N_INIT}
+    _takes_chunks: ClassVar[bool] = True
 
     fit_: Fit
     converged_: bool
@@ -140,51 +148,50 @@ class StateSpace(Estimator):
         times: Values = None,
         inputs: Values = None,
         sample_weight: Values = None,
+        checkpoint: Any = None,
     ) -> Self:
         """Climb to a maximum of the likelihood.
 
         Args:
-            X: (n, d) rows in the order of time; NaN where a cell is missing.
+            X: (n, d) rows in the order of time; NaN where a cell is missing. Or rows out of memory:
+                `minorant.chunks(...)`, or a path, folder or pattern of files, where `groups`,
+                `inputs` and `sample_weight` are names of columns.
             y: Ignored, as scikit-learn wants it.
             lengths: rows of each sequence, one after the other; None: one sequence.
             groups: (n,) the sequence of each row, instead of `lengths`.
             times: (n,) whole steps that grow inside a sequence; those left out are missing steps.
             inputs: (n, m) covariates u.
             sample_weight: (n,) weights, the same in all rows of a sequence.
+            checkpoint: A directory, or a `minorant.Checkpoint`: the climb is kept there, and goes
+                on from there when the same fit is called again after an interrupt or a crash.
 
         Returns:
             The estimator itself.
 
         Raises:
             ValueError: The rows, sequences or options cannot be used; says what and where.
+            OSError: The checkpoint or the files cannot be read or written.
         """
-        rows, weights = self._begin_fit(X, sample_weight)
-        series = as_series(rows, lengths, groups, times, inputs)
-        answer = self._climb(series, spread(weights, series))
+        sequences = {"lengths": lengths, "groups": groups, "times": times, "inputs": inputs}
+        series, beside = learned(self, X, sample_weight, None, sequences)
+        answer = self._climb(series, beside, checkpoint)
         self._publish(answer)
         sentence = warning_of(answer._replace(degenerate=()))
         if sentence:
             self._warn(sentence)
         return self
 
-    def _climb(self, series: Series, weights: np.ndarray | None) -> Fit:
-        from minorant._config import precision
-        from minorant.fitting import fit
-
-        with precision(series.rows.dtype):
-            return fit(
-                model_of(self, series),
-                self._named(series.rows),
-                weights=weights,
-                groups=series.groups,
-                inputs=series.inputs,
-                fixed=held_entries(self),
-                solver=self._solver(),
-                starts=starts_of(self.n_init),
-                max_steps=max(self.max_iter, 1),
-                random_state=seed_of(self.random_state),
-                progress=bool(self.verbose),
-            )
+    def _climb(self, series: AnySeries, beside: Mapping[str, Any], checkpoint: Any) -> Fit:
+        return climbed(
+            self,
+            lambda: model_of(self, series),
+            series.data(self._named),
+            checkpoint,
+            **beside,
+            fixed=held_entries(self),
+            solver=self._solver(),
+            starts=starts_of(self.n_init),
+        )
 
     def _solver(self) -> Any:
         from minorant.solvers import EM, QuasiNewton, accelerate
@@ -210,14 +217,13 @@ class StateSpace(Estimator):
         self.log_likelihood_ = answer.bound
         self.fit_ = answer
 
-    def _named(self, rows: np.ndarray) -> Any:
-        from minorant.data.tables import NamedMatrix
-
-        names = getattr(self, "feature_names_in_", None)
-        return rows if names is None else NamedMatrix(rows, tuple(map(str, names)))
-
-    def _series(self, X: Rows, keywords: Mapping[str, Any]) -> Series:
-        return as_series(self._read(X), **keywords)
+    def _ask(self, ask: Callable, X: Rows, sequences: Mapping[str, Any], **more: Any) -> Any:
+        """Return what a question about rows answers, and which rows were given."""
+        chunks = self._opened(X, **sequences)
+        if chunks is not None:
+            return ask(self.fit_, chunks, **more), slice(None)
+        series = as_series(self._read(X), **sequences)
+        return ask(self.fit_, self._named(series.rows), **series.beside(), **more), series.kept
 
     # Answers
 
@@ -231,9 +237,8 @@ class StateSpace(Estimator):
         from minorant.estimators._series_answers import States
         from minorant.evidence import posterior
 
-        series = self._series(X, sequences)
-        found: Any = posterior(self.fit_, self._named(series.rows), series.groups, series.inputs)
-        return States(found.mean[series.kept], found.covariance[series.kept])
+        found, kept = self._ask(posterior, X, sequences)
+        return States(found.mean[kept], found.covariance[kept])
 
     def filter(self, X: Rows, **sequences: Values) -> Filtered:
         """Return the states given the rows before each row (`predicted`) and up to it (`updated`).
@@ -242,14 +247,10 @@ class StateSpace(Estimator):
             X: (n, d) rows.
             sequences: as for `smooth`.
         """
-        series = self._series(X, sequences)
-        found = self._filtered(series)
-        return type(found)(*(type(s)(*(leaf[series.kept] for leaf in s)) for s in found))
-
-    def _filtered(self, series: Series) -> Filtered:
         from minorant.estimators._series_answers import filtered
 
-        return filtered(self.fit_, self._named(series.rows), series.groups, series.inputs)
+        found, kept = self._ask(filtered, X, sequences)
+        return type(found)(*(type(s)(*(leaf[kept] for leaf in s)) for s in found))
 
     def forecast(
         self, X: Rows, n_steps: int = 1, future_inputs: Values = None, **sequences: Values
@@ -265,14 +266,16 @@ class StateSpace(Estimator):
         Raises:
             ValueError: `n_steps` is below 1, or inputs to come are missing.
         """
-        from minorant.estimators._series_answers import States, expected_rows
+        from minorant.estimators._series_answers import States, expected_rows, filtered
 
-        series = self._series(X, sequences)
+        series = as_series(self._read(X), **sequences)
         longer = continued(series, n_steps, future_inputs)
-        states = States(*(leaf[len(series.rows) :] for leaf in self._filtered(longer).predicted))
+        found = filtered(self.fit_, self._named(longer.rows), **longer.beside())
+        states = States(*(leaf[len(series.rows) :] for leaf in found.predicted))
         known = None if longer.inputs is None else longer.inputs[len(series.rows) :]
         mean, covariance = expected_rows(self.fit_.model, states, known)
-        shape = (series.n_sequences, n_steps) if series.n_sequences > 1 else (n_steps,)
+        n = series.n_sequences()
+        shape = (n, n_steps) if n > 1 else (n_steps,)
         d = mean.shape[1]
         return Forecast(mean.reshape(*shape, d), covariance.reshape(*shape, d, d), states)
 
@@ -286,11 +289,9 @@ class StateSpace(Estimator):
         """
         from minorant.evidence import impute
 
-        series = self._series(X, sequences)
         seed = seed_of(self.random_state)
-        about = self._named(series.rows)
-        filled = impute(self.fit_, about, draw, seed, groups=series.groups, inputs=series.inputs)
-        return filled[series.kept].astype(series.rows.dtype)
+        filled, kept = self._ask(impute, X, sequences, draw=draw, random_state=seed)
+        return filled[kept].astype(self.fit_.dtype)
 
     def sample(self, n_steps: int = 1, inputs: Values = None) -> tuple[np.ndarray, np.ndarray]:
         """Return one sequence drawn from the model, and its states.
@@ -314,9 +315,8 @@ class StateSpace(Estimator):
         """Return ``log p(x_t | x_1 .. x_t-1)`` of every row, in nats."""
         from minorant.evidence import log_evidence
 
-        series = self._series(X, sequences)
-        about = self._named(series.rows)
-        return log_evidence(self.fit_, about, series.groups, series.inputs)[series.kept]
+        found, kept = self._ask(log_evidence, X, sequences)
+        return found[kept]
 
     def score(self, X: Rows, y: Values = None, **sequences: Values) -> float:  # noqa: ARG002
         """Return the mean log density of the rows: the log-likelihood over their number."""
@@ -330,11 +330,9 @@ class StateSpace(Estimator):
             robust: the sandwich over sequences, which does not trust the model's form.
             sequences: as for `smooth`.
         """
-        series = self._series(X, sequences)
-        about = self._named(series.rows)
-        return self.fit_.standard_errors(
-            about, groups=series.groups, inputs=series.inputs, robust=robust
-        )
+        from minorant.evidence import standard_errors
+
+        return self._ask(standard_errors, X, sequences, robust=robust)[0]
 
     def _n_inputs(self) -> int:
         return self.fit_.model.n_inputs

@@ -6,7 +6,6 @@ others one for every chunk, the next read ahead in a thread; what was said is jo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +14,8 @@ import numpy as np
 
 from minorant._types import PyTree
 from minorant.data.arrays import Table
-from minorant.data.chunks import AbstractChunks
+from minorant.data.chunks import AbstractChunks, is_collection
+from minorant.data.paths import is_place
 from minorant.data.read_ahead import ahead
 
 Sides = tuple[Any, Any, Any]  # weights, groups, inputs
@@ -23,7 +23,7 @@ Sides = tuple[Any, Any, Any]  # weights, groups, inputs
 
 def out_of_memory(data: Any) -> bool:
     """Whether these are chunks, or where files with rows are."""
-    return isinstance(data, str | os.PathLike | AbstractChunks)
+    return is_place(data) or isinstance(data, AbstractChunks) or is_collection(data)
 
 
 def opened(data: Any, names: Sequence[str] | None, sides: Sides) -> AbstractChunks | None:
@@ -43,7 +43,8 @@ def opened(data: Any, names: Sequence[str] | None, sides: Sides) -> AbstractChun
     from minorant.data.open_chunks import chunks
 
     given = dict(zip(("weights", "groups", "inputs"), sides, strict=True))
-    columns = None if isinstance(data, AbstractChunks | np.memmap) else names
+    named = is_place(data) or (is_collection(data) and hasattr(data, "columns"))
+    columns = names if named else None
     return chunks(data, columns=columns, **given).with_empty_rows()
 
 

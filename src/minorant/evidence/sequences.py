@@ -101,7 +101,7 @@ def log_joint(
 
     Args:
         fit: what ``minorant.fit`` returned for a :class:`HiddenMarkov` model.
-        X: (n, d) table with the fit's columns.
+        X: (n, d) table with the fit's columns; or rows out of memory, as in :func:`posterior`.
         states: (n,) a state for every row.
         groups: (n,) the sequence of each row; None for one sequence.
         inputs: (n, m) covariates, where transitions depend on them.
@@ -112,10 +112,24 @@ def log_joint(
     Raises:
         ValueError: when states are not one for each row, from 0 to k - 1.
     """
-    scored = _scored(fit, X, groups, inputs)
-    known, k = np.asarray(states), fit.model.n_components
-    if known.shape != (len(scored.table.values),) or not np.isin(known, np.arange(k)).all():
+    known, found, first = np.atleast_1d(states), [], 0
+    for scored in _each(fit, X, groups, inputs):
+        last = first + len(scored.table.values)
+        found.append(_joint(fit, scored, known[first:last]))
+        first = last
+    _check_states(fit, known, first)
+    return joined(found)
+
+
+def _check_states(fit: Fit, known: np.ndarray, n: int) -> None:
+    k = fit.model.n_components
+    if known.shape != (n,) or not np.isin(known, np.arange(k)).all():
         raise ValueError(f"states must be whole numbers from 0 to {k - 1}, one for each row.")
+
+
+def _joint(fit: Fit, scored: Scored, known: np.ndarray) -> Float[np.ndarray, " n"]:
+    """The same for the rows of one table."""
+    _check_states(fit, known, len(scored.table.values))
     in_slots = tuple(
         np.where(slots >= 0, known[np.maximum(slots, 0)], 0).astype(np.int32)
         for slots in scored.layout.slots

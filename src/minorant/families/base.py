@@ -21,11 +21,13 @@ from jaxtyping import Float
 from minorant import _config
 from minorant._types import Array, Key
 from minorant.bounds import AbstractBound, Elbo, path_elbo
+from minorant.journal import Journal
 from minorant.models.target import AbstractTarget, log_densities
 from minorant.posteriors.members import AbstractMember
+from minorant.result import Outcome
 from minorant.rungs import Rung
 from minorant.solvers.mode import climb_to_modes
-from minorant.solvers.stochastic import Ascent
+from minorant.solvers.stochastic import Ascent, Shown
 
 _LANES = 8
 _MODES = 4
@@ -100,6 +102,8 @@ class Climb:
         seed: of all random numbers.
         rungs: those climbed, in order.
         shared: what families hand on to later ones, by their names.
+        journal: is told where stochastic ascents stand, and where to take them up.
+        interrupted: whether one was interrupted: then no further rung is begun.
     """
 
     target: AbstractTarget
@@ -112,6 +116,8 @@ class Climb:
     rungs: list[Rung] = dataclasses.field(default_factory=list)
     shared: dict[str, Any] = dataclasses.field(default_factory=dict)
     began: float = dataclasses.field(default_factory=time.perf_counter)
+    journal: Journal = dataclasses.field(default_factory=Journal)
+    interrupted: bool = False
 
     def left(self) -> float:
         """Seconds that are left."""
@@ -155,7 +161,9 @@ class Climb:
         seconds = max(self.left(), _LEAST_SECONDS)
         solver = Ascent(accuracy=0.2 * self.accuracy, seconds=seconds)
         objective = Objective(self.bound, self.target, np.asarray(center), np.asarray(scale))
-        found = solver.climb(objective, start, self.key(6))
+        shown = Shown(jax.device_get)
+        found = solver.climb(objective, start, self.key(6), journal=self.journal, shown=shown)
+        self.interrupted = found.outcome is Outcome.INTERRUPTED
         how = f"{found.steps} steps of {found.step_size:g} and less: {found.outcome.name.lower()}"
         if not isinstance(self.bound, Elbo):
             value, error = found.value

@@ -17,12 +17,13 @@ class Truncated(eqx.Module):
     .. math:: q_i(k) \propto w_k\, p(x_i \mid k) \;[k \in K_i], \qquad
               L = \sum_i w_i \log \sum_{k \in K_i} w_k\, p(x_i \mid k) \;\le\; \log p(X)
 
-    EM climbs L with the lists held. Between stretches of steps each row's list is chosen anew: the
-    best of its own and of those that rows near it may come from, so L never falls. At the end
-    log p(X) is computed once, and ``fit.truncation`` says what was lost.
+    EM climbs L with the lists held. Between stretches of steps lists are chosen anew, from each
+    row's own and from those that rows near it may come from, where that raises L: so L never falls.
+    A row between many components has a longer list, up to twice the mean, than one that lies alone.
+    At the end log p(X) is computed once, and ``fit.truncation`` says what was lost.
 
     Args:
-        components: the length of each list. More lose less and cost more, in proportion.
+        components: the mean length of lists. More lose less and cost more, in proportion.
         searched: among how many components that rows near it share a row's list is chosen anew;
             None for a rule. More find better lists and cost more.
         measured_rows: rows on which the loss is measured at the end, drawn at random; None for all.
@@ -42,7 +43,8 @@ class Truncated(eqx.Module):
     Not for: few components, where lists save little; data with missing cells or known labels.
 
     Forster & Lücke (2018), "Can clustering scale sublinearly with its clusters? A variational EM
-    acceleration of GMMs and k-means", equations 5 to 9; there lists are chosen in every step.
+    acceleration of GMMs and k-means", equations 5 to 9; there lists have one length, and are chosen
+    in every step.
     """
 
     components: int = eqx.field(static=True, default=8)
@@ -87,7 +89,7 @@ class Truncation(NamedTuple):
         spread = f" (standard error {error:.3g})" if error else ""
         share = value / max(abs(self.log_evidence.value), 1e-300)
         return (
-            f"truncated, each row's posterior on {self.posterior.components} components: the bound "
-            f"lies {value:.4g} nats{spread} below log p(X), {share:.2%} of it, by the full E-step "
-            f"on {self.n_measured} rows at the end"
+            f"truncated, rows' posteriors on {self.posterior.components} components in the mean: "
+            f"the bound lies {value:.4g} nats{spread} below log p(X), {share:.2%} of it, by the "
+            f"full E-step on {self.n_measured} rows at the end"
         )

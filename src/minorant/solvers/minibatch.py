@@ -5,7 +5,9 @@ r"""The bound on a batch of rows, whose mean over batches is the bound on all ro
 
 Row i(b) is the one on which the b-th of B strata of the running sum of weights is hit, at a uniform
 place: a row is drawn B w_i / W times on average, whatever the weights. So no scale is left to be
-forgotten, and rows that lie far apart in the table are looked at side by side.
+forgotten, and rows that lie far apart in the table are looked at side by side. Where the rows are
+some that were drawn from all, the mean is multiplied by what these are worth: their weight over W
+and over the chance of each to be among them.
 
 Hoffman, Blei, Wang & Paisley (2013), "Stochastic variational inference", section 2.3.
 """
@@ -43,8 +45,9 @@ class RowBound(eqx.Module):
     Attributes:
         template: the model, its encoder inside, which a point is put into.
         rows: all rows in one block; a missing cell holds what some row has in its column.
-        cumulative: (n,) running sums of the rows' weights, divided by their total.
-        total_weight: the sum of weights.
+        cumulative: (n,) running sums of the rows' weights, divided by their total; where the rows
+            are some of all, times what they are worth: the last is 1 on average.
+        total_weight: the sum of weights, of all rows.
         fixed: the parameters that are held, or None.
         bound: the bound of a row.
         batch: rows drawn; all of them are taken where the batch could hold them.
@@ -68,7 +71,7 @@ class RowBound(eqx.Module):
             return self.of_rows(point, self.rows, share, second)
         places = jax.random.uniform(first, (self.batch,), self.cumulative.dtype)
         rows = self.taken(self.index(places))
-        share = jnp.full(self.batch, 1.0 / self.batch, self.cumulative.dtype)
+        share = jnp.full(self.batch, self.cumulative[-1] / self.batch)
         return self.of_rows(point, rows, share, second)
 
     def index(self, places: Float[Array, " b"]) -> Int[Array, " b"]:

@@ -22,15 +22,19 @@ The rules are here; ``minorant.stepwise`` walks over the rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 from jaxtyping import Int
 
 from minorant._types import Array, PyTree, Rows
 from minorant.models.base import AbstractTractableModel, Expectation
 from minorant.solvers.base import AbstractSolver
 from minorant.solvers.em import EM, EMState, TractableProblem
+
+_AVERAGED_FROM = 3.0  # the larger, the sooner the mean forgets what came first
 
 
 class AbstractStepwise(AbstractSolver):
@@ -161,6 +165,91 @@ class OnlineEM(AbstractStepwise):
         if self.finish == "climb":
             return f"{begun}, then {self.em.sentence()}; the bound is that of full passes"
         return f"{begun}; the bound is that of one full pass at its end"
+
+
+class Mean(NamedTuple):
+    """Statistics per unit of weight: where online EM stands, and the mean it ends at.
+
+    ``weight`` is what has been seen, the rows of the start included.
+    """
+
+    current: PyTree
+    averaged: PyTree
+    weight: float
+
+    def rate(self, weight: float, exponent: float) -> float:
+        """How far to step for a batch of this weight: ``(t + 2)^-a`` where all weigh the same."""
+        return (weight / (self.weight + weight)) ** exponent
+
+    def moved(self, found: PyTree, rate: float, weight: float) -> Mean:
+        """A step towards the statistics found on a batch of this weight."""
+        current = _between(self.current, found, rate)
+        averaged = _between(self.averaged, current, self.share(weight))
+        return Mean(current, averaged, self.weight + weight)
+
+    def share(self, weight: float) -> float:
+        """What the newest statistics count in the mean: early ones are forgotten, slowly.
+
+        Shamir & Zhang (2013), "Stochastic gradient descent for non-smooth optimization", section 3.
+        """
+        more = _AVERAGED_FROM * weight
+        return (weight + more) / (self.weight + weight + more)
+
+    def chosen(self, averaging: bool) -> PyTree:
+        """The mean, or the last."""
+        return self.averaged if averaging else self.current
+
+
+def _between(one: PyTree, other: PyTree, share: float) -> PyTree:
+    """``(1 - share) one + share other``."""
+    return jax.tree.map(lambda a, b: a + share * (b - a), one, other)
+
+
+class Sweep(NamedTuple):
+    """Where steps on parts of the rows stand between two of them: all that going on needs.
+
+    Attributes:
+        models: stacked, as they stand.
+        first: where they began.
+        like: says what statistics look like, without computing any.
+        end: what the last whole sweep has come to; before the first ended, where they began.
+        sums: statistics: of incremental EM their total; of online EM the last and their mean.
+        kept: of incremental EM the statistics of every part that was looked at.
+        weight: of online EM what has been seen.
+        turn: sweeps done.
+        place: what is done of the one under way: parts, and rows of the last.
+        taken: steps.
+        finished: whether all are taken.
+    """
+
+    models: PyTree
+    first: PyTree
+    like: Callable[[], PyTree]
+    end: Any = None
+    sums: tuple[PyTree, ...] = ()
+    kept: tuple[PyTree, ...] = ()
+    weight: float = 0.0
+    turn: int = 0
+    place: tuple[int, int] = (0, 0)
+    taken: int = 0
+    finished: bool = False
+
+    def turned(self, end: PyTree) -> Sweep:
+        """A sweep has ended, and come to these models."""
+        return self._replace(end=end, turn=self.turn + 1, place=(0, 0))
+
+    def reached(self) -> PyTree:
+        """What the last whole sweep has come to."""
+        return self.first if self.end is None else self.end
+
+    def whole(self) -> Sweep:
+        """All steps are taken: nothing but the models is needed."""
+        end = self.reached()
+        return self._replace(models=end, end=end, sums=(), kept=(), finished=True)
+
+    def steps(self) -> int:
+        """Steps taken."""
+        return self.taken
 
 
 class StreamState(NamedTuple):

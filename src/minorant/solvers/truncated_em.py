@@ -51,7 +51,7 @@ class TruncatedEM(AbstractSolver):
         """Truncated bound and statistics of all pairs."""
         assert isinstance(rows, PairedRows)
         scores = pair_scores(parameters, rows)
-        log_total = jax.nn.logsumexp(scores.ravel()[rows.pairs.place], axis=1)
+        log_total = jax.nn.logsumexp(rows.pairs.by_row(scores), axis=1)
         bound = jnp.where(rows.weight > 0, rows.weight * log_total, 0.0)
         return Expectation(bound.sum(), _statistics(parameters, rows, scores, log_total))
 

@@ -127,7 +127,7 @@ def streamed(rows, memory=1 << 30, on_disk=True):
 
     scratch = Scratch(memory, on_disk)
     chunks = ArrayChunks(rows, chunk_rows=CHUNK)
-    return StreamedSource(chunks, cut, scratch, np.asarray(float(len(rows))), rows.shape)
+    return StreamedSource(np.asarray(float(len(rows))), rows.shape, chunks, cut, scratch)
 
 
 ROWS = clusters(np.random.default_rng(7), 0.05)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
 
+from minorant.checkpoints.leaves import leaves_of, shaped_as
 from minorant.result import Estimate, Outcome
 from minorant.solvers._adam import begun
 from minorant.solvers._standing import Stage, Standing
@@ -21,11 +21,11 @@ _NUMBERS = ("raced", "first", "seconds")
 def written(now: Standing) -> dict[str, Any]:
     """An ascent under way as a tree of arrays and words."""
     return {
-        "best": _leaves(now.best),
+        "best": leaves_of(now.best),
         "best_values": np.asarray(now.best_values),
         "counts": [int(getattr(now, name)) for name in _COUNTS],
         "numbers": [float(getattr(now, name)) for name in _NUMBERS],
-        "tried": [(size, height, _leaves(state)) for size, (height, state) in now.tried.items()],
+        "tried": [(size, height, leaves_of(state)) for size, (height, state) in now.tried.items()],
         "stage": None if now.stage is None else _stage(now.stage),
         "trace": np.asarray(now.trace, dtype=float),
         "end": None if now.end is None else (now.end[0].name, now.end[1]),
@@ -40,9 +40,9 @@ def restored(tree: dict[str, Any], fresh: Standing) -> Standing:
         ValueError: when it is another one.
     """
     like, end, value = begun(fresh.best), tree["end"], tree["value"]
-    tried = {size: (tuple(height), _like(like, state)) for size, height, state in tree["tried"]}
+    tried = {size: (tuple(height), shaped_as(like, state)) for size, height, state in tree["tried"]}
     return fresh._replace(
-        best=_like(fresh.best, tree["best"]),
+        best=shaped_as(fresh.best, tree["best"]),
         best_values=tree["best_values"],
         tried=tried,
         stage=None if tree["stage"] is None else _restored_stage(tree["stage"], like),
@@ -57,7 +57,7 @@ def restored(tree: dict[str, Any], fresh: Standing) -> Standing:
 def _stage(stage: Stage) -> dict[str, Any]:
     numbers = (stage.step_size, stage.before, stage.gained, stage.latest)
     return {
-        "state": _leaves(stage.state),
+        "state": leaves_of(stage.state),
         "numbers": [float(number) for number in numbers],
         "calm": stage.calm,
         "history": [np.asarray(values) for values in stage.history],
@@ -66,19 +66,5 @@ def _stage(stage: Stage) -> dict[str, Any]:
 
 def _restored_stage(tree: dict[str, Any], like: Any) -> Stage:
     step_size, before, gained, latest = tree["numbers"]
-    state, history = _like(like, tree["state"]), tuple(tree["history"])
+    state, history = shaped_as(like, tree["state"]), tuple(tree["history"])
     return Stage(state, step_size, tree["calm"], history, before, gained, latest)
-
-
-def _leaves(tree: Any) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-
-
-def _like(like: Any, leaves: list[np.ndarray]) -> Any:
-    structure = jax.tree.structure(like)
-    if structure.num_leaves != len(leaves):
-        raise ValueError(
-            f"The checkpoint holds {len(leaves)} arrays for a point of {structure.num_leaves}: it "
-            "was written by another fit. Delete it to begin anew."
-        )
-    return jax.tree.unflatten(structure, leaves)

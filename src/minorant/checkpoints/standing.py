@@ -17,6 +17,7 @@ import numpy as np
 
 from minorant import _trees as trees
 from minorant.checkpoints import ascents, sweeps
+from minorant.checkpoints.leaves import leaves_of, shaped_as
 from minorant.solvers._standing import Standing as Ascending
 from minorant.solvers.stepwise import Sweep
 
@@ -86,7 +87,7 @@ def best_bound(standing: Any) -> float | None:
 def _lanes(lanes: Any, fresh: Any) -> dict[str, Any]:
     changes = [(list(place), value) for place, value in _changes(fresh.state, lanes.state)]
     return {
-        "leaves": [np.asarray(leaf) for leaf in jax.tree.leaves(lanes.state)],
+        "leaves": leaves_of(lanes.state),
         "changes": changes,
         "traces": [np.concatenate(trace) if trace else None for trace in lanes.traces],
         "starts": list(lanes.starts),
@@ -97,15 +98,8 @@ def _restored_lanes(tree: dict[str, Any], fresh: Any) -> Any:
     shaped = fresh.state
     for place, value in tree["changes"]:
         shaped = _changed(shaped, tuple(place), value)
-    structure = jax.tree.structure(shaped)
-    if structure.num_leaves != len(tree["leaves"]):
-        raise ValueError(
-            f"The checkpoint holds {len(tree['leaves'])} arrays for a state of "
-            f"{structure.num_leaves}: it was written by another fit. Delete it to "
-            "begin anew."
-        )
     return fresh._replace(
-        state=jax.tree.unflatten(structure, tree["leaves"]),
+        state=shaped_as(shaped, tree["leaves"]),
         traces=tuple([] if trace is None else [trace] for trace in tree["traces"]),
         starts=tuple(tree["starts"]),
     )

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-import numpy as np
-
+from minorant.checkpoints.leaves import leaves_of, shaped_as
 from minorant.solvers.stepwise import Sweep
 
 
 def written(now: Sweep) -> dict[str, Any]:
     """Steps under way as a tree of arrays and numbers."""
     return {
-        "models": _leaves(now.models),
-        "end": None if now.end is None else _leaves(now.end),
-        "sums": [_leaves(statistics) for statistics in now.sums],
-        "kept": [_leaves(statistics) for statistics in now.kept],
+        "models": leaves_of(now.models),
+        "end": None if now.end is None else leaves_of(now.end),
+        "sums": [leaves_of(statistics) for statistics in now.sums],
+        "kept": [leaves_of(statistics) for statistics in now.kept],
         "weight": float(now.weight),
         "counts": [now.turn, *now.place, now.taken],
         "finished": now.finished,
@@ -35,27 +33,13 @@ def restored(tree: dict[str, Any], fresh: Sweep) -> Sweep:
     like = fresh.like() if tree["sums"] or tree["kept"] else None
     turn, *place, taken = tree["counts"]
     return fresh._replace(
-        models=_like(fresh.models, tree["models"]),
-        end=None if tree["end"] is None else _like(fresh.models, tree["end"]),
-        sums=tuple(_like(like, leaves) for leaves in tree["sums"]),
-        kept=tuple(_like(like, leaves) for leaves in tree["kept"]),
+        models=shaped_as(fresh.models, tree["models"]),
+        end=None if tree["end"] is None else shaped_as(fresh.models, tree["end"]),
+        sums=tuple(shaped_as(like, leaves) for leaves in tree["sums"]),
+        kept=tuple(shaped_as(like, leaves) for leaves in tree["kept"]),
         weight=tree["weight"],
         turn=turn,
         place=tuple(place),
         taken=taken,
         finished=tree["finished"],
     )
-
-
-def _leaves(tree: Any) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-
-
-def _like(like: Any, leaves: list[np.ndarray]) -> Any:
-    structure = jax.tree.structure(like)
-    if structure.num_leaves != len(leaves):
-        raise ValueError(
-            f"The checkpoint holds {len(leaves)} arrays where this fit has {structure.num_leaves}: "
-            "it was written by another fit. Delete it to begin anew."
-        )
-    return jax.tree.unflatten(structure, leaves)

@@ -96,7 +96,7 @@ class Dask(AbstractEngine):
         seen = seen._replace(counts=tuple(n for n in seen.counts if n))
         each = -(-len(shares) // max(len(self.workers()), 1))
         held = self._each(shares, on_worker.hold, _dumps(arrange), each)
-        return DaskSource(self, chunks, tuple(held), seen, total_weight, size)
+        return DaskSource(total_weight, size, self, chunks, tuple(held), seen)
 
     def _each(self, shares: Shares, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """A task for every share: where its rows are, or spread evenly over the workers."""
@@ -190,24 +190,12 @@ class DaskSource(AbstractChunkedSource):
         chunks: where rows come from.
         held: every share, on the worker that has it.
         seen: how many chunks each share has, and where they begin.
-        total_weight: the sum of the weights.
-        size: rows and columns.
     """
 
     engine: Dask = eqx.field(static=True)
     chunks: AbstractChunks = eqx.field(static=True)
     held: tuple[Any, ...] = eqx.field(static=True)
     seen: SharesSeen = eqx.field(static=True)
-    total_weight: Float[Array, ""]
-    size: tuple[int, int] = eqx.field(static=True)
-
-    def n_rows(self) -> Float[Array, ""]:
-        """The sum of the weights."""
-        return self.total_weight
-
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.size
 
     def sums(
         self, function: BlockFunction, parameters: PyTree, begun: Part | None = None

@@ -57,7 +57,7 @@ class Here(AbstractEngine):
         size: tuple[int, int],
     ) -> AbstractChunkedSource:
         """The chunks as a source; their blocks are kept where there is room."""
-        return StreamedSource(chunks, arrange, Scratch(room(chunks.memory)), total_weight, size)
+        return StreamedSource(total_weight, size, chunks, arrange, Scratch(room(chunks.memory)))
 
 
 def room(memory: int | None, owned: int | None = None) -> int:

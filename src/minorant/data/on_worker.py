@@ -129,7 +129,7 @@ class Held:
         self.arrange = arrange
         self.count = chunks.count()
         size = (0, len(chunks.names))
-        self.source = StreamedSource(chunks, _program(arrange), Scratch(memory), np.zeros(()), size)
+        self.source = StreamedSource(np.zeros(()), size, chunks, _program(arrange), Scratch(memory))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As what it was made from."""

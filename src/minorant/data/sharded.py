@@ -95,7 +95,7 @@ class Devices(AbstractEngine):
         lengths = list(in_order(self.company.agreed(hold)))
         self._fill(own, held)
         first_rows = tuple(np.cumsum([0, *lengths]).tolist())
-        return ShardedSource(self, chunks, arrange, own, held, first_rows, total_weight, size)
+        return ShardedSource(total_weight, size, self, chunks, arrange, own, held, first_rows)
 
     def _fill(self, own: Own, held: dict[int, ArraySource]) -> None:
         """Where there are fewer chunks than processes, a block that weighs nothing."""
@@ -161,8 +161,6 @@ class ShardedSource(AbstractChunkedSource):
         own: what this process has.
         held: the blocks on each of its devices.
         first_rows: the number of the first row of every chunk, and of one after the last.
-        total_weight: the sum of the weights.
-        size: rows and columns.
     """
 
     engine: Devices = eqx.field(static=True)
@@ -171,21 +169,11 @@ class ShardedSource(AbstractChunkedSource):
     own: Own = eqx.field(static=True)
     held: dict[int, ArraySource]
     first_rows: tuple[int, ...] = eqx.field(static=True)
-    total_weight: Float[Array, ""]
-    size: tuple[int, int] = eqx.field(static=True)
 
     @property
     def company(self) -> AbstractCompany:
         """The processes that fit together."""
         return self.engine.company
-
-    def n_rows(self) -> Float[Array, ""]:
-        """The sum of the weights."""
-        return self.total_weight
-
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.size
 
     def sums(
         self, function: BlockFunction, parameters: PyTree, begun: Part | None = None
@@ -234,7 +222,7 @@ class ShardedSource(AbstractChunkedSource):
                 if not self.own.has(chunk):
                     return []
                 one = Stretch(self.chunks, chunk, 1)
-                source = StreamedSource(one, self.arrange, Scratch(0, False), np.zeros(()), (0, 0))
+                source = StreamedSource(np.zeros(()), (0, 0), one, self.arrange, Scratch(0, False))
                 return [(chunk, next(source.by_row(function, parameters)))]
 
             yield next(in_order(self.company.agreed(mine)))

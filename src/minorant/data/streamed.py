@@ -28,7 +28,23 @@ Arrange = Callable[[Table], tuple[ArraySource, Layout]]
 
 
 class AbstractChunkedSource(AbstractPassedSource):
-    """Rows in chunks, as a problem needs them besides being summed over."""
+    """Rows in chunks, as a problem needs them besides being summed over.
+
+    Args:
+        total_weight: the sum of the weights.
+        size: rows and columns.
+    """
+
+    total_weight: Float[Array, ""]
+    size: tuple[int, int] = eqx.field(static=True)
+
+    def n_rows(self) -> Float[Array, ""]:
+        """The sum of the weights."""
+        return self.total_weight
+
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.size
 
     @property
     def company(self) -> AbstractCompany:
@@ -55,23 +71,11 @@ class StreamedSource(AbstractChunkedSource):
         chunks: where rows come from.
         arrange: how a chunk is cut into blocks.
         scratch: where blocks are kept between passes.
-        total_weight: the sum of the weights.
-        size: rows and columns.
     """
 
     chunks: AbstractChunks = eqx.field(static=True)
     arrange: Arrange = eqx.field(static=True)
     scratch: Scratch = eqx.field(static=True)
-    total_weight: Float[Array, ""]
-    size: tuple[int, int] = eqx.field(static=True)
-
-    def n_rows(self) -> Float[Array, ""]:
-        """The sum of the weights."""
-        return self.total_weight
-
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.size
 
     def sums(
         self, function: BlockFunction, parameters: PyTree, begun: Part | None = None
